@@ -1,0 +1,82 @@
+"""Recipes: read a YAML file, apply `key=value` overrides, resolve `${…}`, and say exactly what is wrong."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from danlu.core.errors import UserError
+from danlu.core.parts import Config
+
+C = TypeVar("C", bound=Config)
+
+LIMIT_BYTES = 1 << 20
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """A recipe's YAML as it stands, before overrides; `1e-4` is a number."""
+    if path.stat().st_size > LIMIT_BYTES:
+        raise UserError(f"{path}: {path.stat().st_size:,} bytes is no recipe (at most {LIMIT_BYTES:,})")
+    try:
+        tree = OmegaConf.load(path)
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a YAML recipe: {error}") from error
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path}: a recipe is a mapping of keys to values, found {type(tree).__name__}")
+    return OmegaConf.to_container(tree)  # type: ignore[return-value]
+
+
+def load(kind: type[C], tree: dict[str, Any], overrides: Sequence[str] = (), *, origin: str = "recipe") -> C:
+    """`load(TrainRun, read_tree(path), ["objective.beta=0.2"], origin="dpo.yaml")`"""
+    try:
+        merged = OmegaConf.create(tree)
+        for override in overrides:
+            key, equals, _ = override.partition("=")
+            if not equals or not key:
+                raise UserError(f"{override!r}: an override is written key=value, such as engine.steps=100")
+            place_for_name(merged, key)
+            merged.merge_with_dotlist([override])
+        if "${oc." in OmegaConf.to_yaml(merged):
+            raise UserError(f"{origin}: `${{oc.…}}` reads the environment, which a recipe may not; write the value")
+        resolved = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise UserError(f"{origin}: {error}") from error
+    return validate(kind, resolved, origin=origin)
+
+
+def place_for_name(tree: DictConfig, key: str) -> None:
+    """`objective: sft` is short for `objective: {name: sft}`; make room for an override such as objective.beta=0.2."""
+    parts = key.split(".")
+    for depth in range(1, len(parts)):
+        place = ".".join(parts[:depth])
+        value = OmegaConf.select(tree, place)
+        if isinstance(value, str):
+            OmegaConf.update(tree, place, {"name": value}, merge=False)
+
+
+def validate(kind: type[C], tree: Any, *, origin: str) -> C:
+    """Build the config, or raise one `UserError` with a line for each wrong place."""
+    try:
+        return kind.model_validate(tree, context={"allow_code": isinstance(tree, dict) and tree.get("allow_code") is True})
+    except ValidationError as error:
+        raise UserError("\n".join(f"{origin}: {line}" for line in explain(error))) from error
+
+
+def explain(error: ValidationError) -> list[str]:
+    """`objective.betta: unknown key; did you mean 'beta'?`, one line for each wrong place."""
+    lines = []
+    for found in error.errors():
+        place = ".".join(str(part) for part in found["loc"]) or "(top)"
+        message = found["msg"].removeprefix("Value error, ")
+        shown = "" if found["type"] in ("unknown_key", "missing") else f" (found {found['input']!r:.80})"
+        lines.append(f"{place}: {message}{shown}")
+    return lines
+
+
+def to_yaml(run: Config) -> str:
+    """The resolved run, every default written out: what goes beside the weights."""
+    return yaml.safe_dump(run.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

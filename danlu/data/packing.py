@@ -1,0 +1,71 @@
+"""The only batch there is: one stream of tokens without padding, made of segments that never see each other."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+IGNORED = -100
+
+
+@dataclass(slots=True, frozen=True)
+class Segment:
+    """Where one segment of a pack came from: source number, row number in that source, and facts about it."""
+
+    source: int
+    row: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Pack:
+    """A stream of T tokens in S segments. T: tokens, S: segments.
+
+    input_ids[T] int64; positions[T] int64, from 0 in each segment; targets[T] int64, the *next* token inside the
+    segment, or -100 where nothing is trained (always at a segment's last token); weights[T] float32, what each
+    target counts in the loss; cu_seqlens[S+1] int32, where segments begin and end.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    targets: Tensor
+    weights: Tensor
+    cu_seqlens: Tensor
+    segments: list[Segment]
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.input_ids.numel()
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each segment."""
+        return self.cu_seqlens.diff().tolist()
+
+    def to(self, device: torch.device) -> "Pack":
+        """The same pack on a device; cu_seqlens stays on the CPU too, where shapes are decided."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("input_ids", "positions", "targets", "weights")}
+        return Pack(**moved, cu_seqlens=self.cu_seqlens, segments=self.segments)
+
+    @classmethod
+    def of(cls, rows: list[tuple[np.ndarray, np.ndarray]], segments: list[Segment] | None = None) -> "Pack":
+        """Join rows of (ids[n], trained[n] bool) into one pack."""
+        ids = np.concatenate([row for row, _ in rows]).astype(np.int64)
+        lengths = np.array([len(row) for row, _ in rows])
+        ends = np.cumsum(lengths)
+        trained = np.concatenate([mask for _, mask in rows]).astype(bool)
+        targets = np.full(len(ids), IGNORED, np.int64)
+        targets[:-1] = np.where(trained[1:], ids[1:], IGNORED)
+        targets[ends - 1] = IGNORED
+        positions = np.arange(len(ids)) - np.repeat(ends - lengths, lengths)
+        return cls(
+            input_ids=torch.from_numpy(ids),
+            positions=torch.from_numpy(positions),
+            targets=torch.from_numpy(targets),
+            weights=torch.from_numpy((targets != IGNORED).astype(np.float32)),
+            cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
+            segments=segments or [Segment(0, row) for row in range(len(rows))],
+        )
