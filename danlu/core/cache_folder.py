@@ -1,0 +1,26 @@
+"""Danlu's cache: folders that are made once on a machine and then only read."""
+
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from danlu.core.files import folder_at_once
+
+
+def cache_folder() -> Path:
+    """`$DANLU_CACHE`, or ~/.cache/danlu."""
+    return Path(os.environ.get("DANLU_CACHE") or Path.home() / ".cache/danlu").expanduser()
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """The folder, filled by `make` if no process has done so before; others wait for the one that is at it."""
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.parent / f".{folder.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            with folder_at_once(folder) as aside:
+                make(aside)
+    return folder
