@@ -1,20 +1,23 @@
 """Optional packages: which extra installs them, and the one sentence that says so."""
 
-EXTRAS = {
-    "tensorboard": "tracking",
-    "wandb": "tracking",
-    "trackio": "tracking",
-    "bitsandbytes": "quant",
-    "torchao": "quant",
-    "deepspeed": "scale",
-    "sentencepiece": "tokens",
-    "fastapi": "web",
-    "uvicorn": "web",
-    "lm_eval": "eval",
-}
+import re
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, requires
+
+REQUIREMENT = re.compile(r"""(?P<package>[\w.-]+).*;.*\bextra == ["'](?P<extra>\w+)["']""")
+
+
+def extras(requirements: Iterable[str]) -> dict[str, str]:
+    """Package name, as it is imported -> the extra that installs it, from requirements as an installed package lists them."""
+    found = [match for match in map(REQUIREMENT.match, requirements) if match and match["extra"] != "dev"]
+    return {match["package"].lower().replace("-", "_"): match["extra"] for match in found}
 
 
 def install_command(package: str | None) -> str:
     """What to type to get a missing package."""
     top = (package or "").partition(".")[0]
-    return f"pip install 'danlu[{EXTRAS[top]}]'" if top in EXTRAS else f"pip install {top}"
+    try:
+        known = extras(requires("danlu") or ())
+    except PackageNotFoundError:  # a source tree that was never installed
+        known = {}
+    return f"pip install 'danlu[{known[top]}]'" if top in known else f"pip install {top}"
