@@ -1,0 +1,127 @@
+"""Low-rank adaptation: small matrices beside frozen ones learn: https://arxiv.org/abs/2106.09685"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import Field
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from danlu.core.errors import UserError
+from danlu.core.parts import did_you_mean
+from danlu.models.adapters.base import Adapter
+from danlu.models.blocks import blocks_of, inside
+from danlu.models.load import load_adapter, resolve
+from danlu.models.save import save_adapter
+
+ALL = "all-linear"
+
+
+class Lora(Adapter):
+    """Small low-rank matrices beside the frozen weights learn."""
+
+    rank: int = Field(16, ge=1)
+    """inner size of the matrices"""
+    alpha: float = Field(32.0, gt=0)
+    """their sum is scaled by alpha / rank, or alpha / sqrt(rank) with rslora"""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """share of the inputs that is dropped while learning"""
+    target: str | list[str] = ALL
+    """names of the linear layers, such as q_proj,v_proj; all-linear takes every one inside the blocks"""
+    experts: bool = False
+    """the experts of a mixture learn too"""
+    embeddings: bool = False
+    """the whole token embeddings and output layer learn too, as new tokens need"""
+    rslora: bool = False
+    """scale by the square root of the rank: https://arxiv.org/abs/2312.03732"""
+    dora: bool = False
+    """learn direction and size apart, slower: https://arxiv.org/abs/2402.09353"""
+    plus_ratio: float = Field(1.0, gt=0)
+    """the second matrix learns this many times faster (LoRA+ advises 16): https://arxiv.org/abs/2402.12354"""
+    init: Literal["kaiming", "gaussian", "orthogonal"] = "kaiming"
+    """how the first matrix begins; the second begins at zero, save with orthogonal"""
+    start: str | None = None
+    """go on with the adapter in this folder, whose rank and targets hold"""
+
+    def apply(self, model: PreTrainedModel) -> nn.Module:
+        """Freeze the model and put the matrices beside the chosen layers, in float32."""
+        if self.start is not None:
+            return self.go_on(model, resolve(self.start))
+        return get_peft_model(model, self.peft_config(model))
+
+    def go_on(self, model: PreTrainedModel, folder: Path) -> PeftModel:
+        """The adapter of a folder, learning again."""
+        wrapped = load_adapter(model, folder, learns=True)
+        config = wrapped.peft_config["default"]
+        for field, there in (("rank", config.r), ("alpha", config.lora_alpha)):
+            if field in self.model_fields_set and getattr(self, field) != there:
+                raise UserError(f"adapter.{field}: {getattr(self, field)}, but {folder} has {there}; leave it out to go on with that")
+        return wrapped
+
+    def peft_config(self, model: PreTrainedModel) -> LoraConfig:
+        """The same settings in peft's words."""
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=int(self.alpha) if self.alpha == int(self.alpha) else self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self.targets(model),
+            target_parameters=expert_parameters(model) if self.experts else None,
+            modules_to_save=table_names(model) if self.embeddings else None,
+            ensure_weight_tying=self.embeddings and model.config.tie_word_embeddings,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            init_lora_weights=True if self.init == "kaiming" else self.init,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+
+    def targets(self, model: PreTrainedModel) -> list[str]:
+        """The layers' names; each given one must match a linear layer."""
+        linear = linear_layers(model)
+        if self.target == ALL:
+            path, _ = blocks_of(model)
+            return sorted({name.rpartition(".")[2] for name in linear if name.startswith(f"{path}.")})
+        given = self.target.split(",") if isinstance(self.target, str) else self.target
+        wanted = [name.strip() for name in given]
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        for name in wanted:
+            if not any(path == name or path.endswith(f".{name}") for path in linear):
+                hint = did_you_mean(name, known)
+                raise UserError(f"adapter.target: no linear layer {name!r} in {type(model).__name__}{hint} (known: {', '.join(known)})")
+        return wanted
+
+    def lr_scales(self, names: Iterable[str]) -> dict[str, float]:
+        """LoRA+: the second matrix, which begins at zero, learns faster."""
+        return {name: self.plus_ratio if inside(name, "lora_B") else 1.0 for name in names}
+
+    def save(self, model: nn.Module, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write the matrices in peft's layout."""
+        assert isinstance(model, PeftModel)
+        save_adapter(model, folder, state)
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Paths of every linear layer but the output layer."""
+    head = model.get_output_embeddings()
+    layers = (nn.Linear, Conv1D)
+    return [name for name, module in model.named_modules() if isinstance(module, layers) and module is not head]
+
+
+def expert_parameters(model: PreTrainedModel) -> list[str]:
+    """Names of the tensors that hold one matrix for each expert: experts.gate_up_proj, experts.down_proj."""
+    _, blocks = blocks_of(model)
+    found = {name for block in blocks for name, parameter in block.named_parameters() if parameter.ndim == 3}
+    if not found:
+        raise UserError(f"adapter.experts: {type(model).__name__} is no mixture of experts")
+    return sorted({".".join(name.split(".")[-2:]) for name in found})
+
+
+def table_names(model: PreTrainedModel) -> list[str]:
+    """Names of the token embeddings and, where it is a table of its own, of the output layer."""
+    tables = [model.get_input_embeddings()]
+    if not model.config.tie_word_embeddings:
+        tables.append(model.get_output_embeddings())
+    return [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is table for table in tables)]
