@@ -8,7 +8,7 @@ REQUIREMENT = re.compile(r"""(?P<package>[\w.-]+).*;.*\bextra == ["'](?P<extra>\
 
 
 def extras(requirements: Iterable[str]) -> dict[str, str]:
-    """Package name, as it is imported -> the extra that installs it, from requirements as an installed package lists them."""
+    """Package, as it is imported -> the extra that installs it; from an installed package's list of requirements."""
     found = [match for match in map(REQUIREMENT.match, requirements) if match and match["extra"] != "dev"]
     return {match["package"].lower().replace("-", "_"): match["extra"] for match in found}
 
