@@ -1,0 +1,46 @@
+"""Attention for packs, behind one name that every transformers model with an attention interface can be told to use."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.varlen import varlen_attn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from danlu.models.kernels.segment_attention import Segments, plain_segment_attention, segment_attention
+
+PACKED = "danlu_packed"
+"""what a model's attention implementation is called while it trains"""
+
+
+@torch.compiler.disable
+def packed_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    segments: Segments | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention contract: query [1,H,T,D], key and value [1,K,T,D] -> [1,T,H,D]."""
+    if segments is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+    if softcap is not None or dropout > 0:
+        out = plain_segment_attention(q, k, v, segments, scale=scale, window=sliding_window, softcap=softcap, dropout=dropout)
+    elif q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and sliding_window is None and q.shape == k.shape:
+        longest = max(segments.lengths)
+        out = varlen_attn(q, k, v, segments.cu_seqlens, segments.cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0))
+    else:
+        out = segment_attention(q, k, v, segments, scale=scale, window=sliding_window)
+    return out[None], None
+
+
+AttentionInterface.register(PACKED, packed_attention)

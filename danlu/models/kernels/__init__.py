@@ -1,0 +1,1 @@
+"""Fused operations, one file each, with the plain torch they must equal."""
