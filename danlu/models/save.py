@@ -1,11 +1,10 @@
 """Write models and adapters as plain transformers and peft read them, and merge an adapter into its model."""
 
+import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -30,6 +29,11 @@ def save_adapter(model: PeftModel, folder: Path, state: dict[str, Tensor] | None
     """adapter_model.safetensors and adapter_config.json, which names the base model."""
     # without False, peft asks the hub whether the base model's vocabulary was another
     model.save_pretrained(str(folder), state_dict={**model.state_dict(), **(state or {})}, save_embedding_layers=False)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    if config.get("ensure_weight_tying"):
+        # peft drops the output layer's name here, and knows by no other that it is tied when it loads GPT-2 or Falcon
+        config["modules_to_save"] = sorted({*config["modules_to_save"], "lm_head"})
+        write_json(folder / "adapter_config.json", config)
 
 
 @torch.no_grad()

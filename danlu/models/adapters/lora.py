@@ -71,6 +71,7 @@ class Lora(Adapter):
             target_parameters=expert_parameters(model) if self.experts else None,
             modules_to_save=table_names(model) if self.embeddings else None,
             ensure_weight_tying=self.embeddings and model.config.tie_word_embeddings,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             use_rslora=self.rslora,
             use_dora=self.dora,
             init_lora_weights=True if self.init == "kaiming" else self.init,
@@ -120,8 +121,7 @@ def expert_parameters(model: PreTrainedModel) -> list[str]:
 
 
 def table_names(model: PreTrainedModel) -> list[str]:
-    """Names of the token embeddings and, where it is a table of its own, of the output layer."""
-    tables = [model.get_input_embeddings()]
-    if not model.config.tie_word_embeddings:
-        tables.append(model.get_output_embeddings())
+    """Names of the token embeddings and the output layer; where they are one table, peft finds it by the latter's name."""
+    head = model.get_output_embeddings()
+    tables = [head] if model.config.tie_word_embeddings else [head, model.get_input_embeddings()]
     return [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is table for table in tables)]
