@@ -1,0 +1,1 @@
+"""Tokenizers, chat templates, and how messages become ids with a loss mask."""
