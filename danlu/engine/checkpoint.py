@@ -1,0 +1,311 @@
+"""Checkpoints that are whole or absent: written aside, sealed, renamed; verified before they are trusted."""
+
+import errno
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from danlu.core.errors import CheckpointError
+from danlu.core.files import folder_at_once, sweep, write_atomic
+from danlu.engine.manifest import Damaged, Manifest, Verify, differences, hash_of
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"step-(\d+)")
+PIN = "pinned"
+"""a file of this name inside a checkpoint, made with `touch`, keeps it for ever"""
+SPARE = 1.2
+"""free space wanted before a save, in sizes of the last checkpoint"""
+
+Writer = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One verified checkpoint."""
+
+    path: Path
+    manifest: Manifest
+    skipped: tuple[str, ...] = ()
+    """newer ones that could not be trusted, each with its reason"""
+
+    @property
+    def step(self) -> int:
+        """How many optimiser steps it stands after."""
+        return self.manifest.step
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """The tensors saved under a name, on the CPU."""
+        return load_file(self.path / f"{name}.safetensors")
+
+    def state(self, name: str) -> Any:
+        """The JSON saved under a name."""
+        return json.loads((self.path / f"{name}.json").read_bytes())
+
+    @classmethod
+    def open(cls, path: Path, verify: Verify = "hash") -> "Checkpoint":
+        """The checkpoint in a folder, or a `CheckpointError` that names the damaged file."""
+        try:
+            return cls(path, verified(path, verify))
+        except Damaged as damage:
+            raise CheckpointError(f"{path}: {damage}; use another checkpoint") from damage
+
+
+class Checkpoints:
+    """The checkpoints of one run. Whoever holds the run's lock saves, sweeps and resumes; anybody may `Checkpoint.open`.
+
+    `config` is the JSON tree that must not change between saving and resuming; `limit` is how many to keep, besides the
+    best and the pinned ones (None keeps all). `failures` counts the saves that failed since the last that worked.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        limit: int | None = None,
+        *,
+        config: Mapping[str, Any] | None = None,
+        world_size: int = 1,
+        verify: Verify = "hash",
+    ) -> None:
+        assert limit is None or limit > 0, "a limit of 0 would keep nothing to resume from"
+        self.folder, self.limit, self.verify = folder, limit, verify
+        self.config, self.world_size = dict(config or {}), world_size
+        self.failures = 0
+
+    def __iter__(self) -> Iterator[Path]:
+        """The folders of all checkpoints, newest first; not verified."""
+        found = [path for path in self.folder.glob("step-*") if NAME.fullmatch(path.name) and path.is_dir()]
+        return iter(sorted(found, key=step_of, reverse=True))
+
+    def sweep(self) -> None:
+        """Clear what a killed process left half-written or half-deleted."""
+        sweep(self.folder)
+
+    def save(
+        self,
+        step: int,
+        tensors: Mapping[str, Mapping[str, Tensor]],
+        state: Mapping[str, Any],
+        writers: Sequence[Writer] = (),
+        *,
+        best: bool = False,
+    ) -> Path | None:
+        """Write `NAME.safetensors` for each of `tensors`, `NAME.json` for each of `state`, and what the writers add.
+
+        A step that is already saved is left as it is. A disk that is full, read-only or broken never stops the training:
+        the half-written folder goes, the failure is logged and counted, and None is returned.
+        """
+        final = self._path(step)
+        if not self._is_saved(final):
+
+            def write(folder: Path) -> None:
+                write_content(folder, tensors, state, writers)
+                facts = {"step": step, "config": self.config, "best": best, "world_size": self.world_size}
+                Manifest.of(folder, **facts).write(folder)
+
+            if not self._write_or_make_room(final, write):
+                return None
+        self._tidy(final, best)
+        return final
+
+    def latest_valid(self, *, allow_config_change: bool = False) -> Checkpoint | None:
+        """The newest checkpoint that verifies; damaged newer ones are renamed `.bad`, logged, and listed in `skipped`.
+
+        None when there never was one. A `CheckpointError` when there are some and none can be trusted, when a newer
+        danlu wrote it, or when it belongs to another configuration.
+        """
+        skipped: list[str] = []
+        for path in self:
+            try:
+                manifest = verified(path, self.verify)
+            except Damaged as damage:
+                skipped.append(self._quarantine(path, damage))
+                continue
+            self._refuse_other_config(path, manifest, allow_config_change)
+            self._mend_pointers(path)
+            return Checkpoint(path, manifest, tuple(skipped))
+        bad = sorted(path.name for path in self.folder.glob("step-*.bad*"))
+        if bad:
+            raise CheckpointError(
+                f"{self.folder}: no checkpoint can be trusted ({'; '.join(skipped) or ', '.join(bad)}). "
+                "Nothing was trained. Bring back a good copy, or start again with --from-scratch"
+            )
+        return None
+
+    def drop_after(self, step: int) -> None:
+        """Make a step the newest: later checkpoints go, so that none of an abandoned branch is resumed by mistake."""
+        for path in self:
+            if step_of(path) > step and (path / PIN).exists():
+                os.rename(path, _free_name(path.with_suffix(".kept")))
+            elif step_of(path) > step:
+                self._remove(path)
+
+    def mark_best(self, path: Path) -> None:
+        """Point `best` at a checkpoint, which is then never removed."""
+        write_atomic(self.folder / "best", path.name + "\n")
+
+    def pointer(self, name: str) -> Path | None:
+        """The checkpoint that `latest` or `best` names."""
+        try:
+            path = self.folder / (self.folder / name).read_text().strip()
+        except FileNotFoundError:
+            return None
+        return path if path.is_dir() and NAME.fullmatch(path.name) else None
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:06d}"
+
+    def _is_saved(self, final: Path) -> bool:
+        """Whether a step is on disk already, as after a request to save just before a save was due."""
+        if not final.exists():
+            return False
+        try:
+            verified(final, self.verify)
+        except Damaged as damage:
+            self._quarantine(final, damage)
+            return False
+        return True
+
+    def _quarantine(self, path: Path, damage: Damaged) -> str:
+        """Take a damaged checkpoint out of the list and say why."""
+        words = f"{path.name}: {damage}"
+        log.warning("skipping a damaged checkpoint: %s", words)
+        os.rename(path, _free_name(path.with_suffix(".bad")))
+        return words
+
+    def _write_or_make_room(self, final: Path, write: Writer) -> bool:
+        """Whether a checkpoint was written, if need be in the place of the oldest."""
+        try:
+            self._make_room()
+            try:
+                _write(final, write)
+            except (OSError, SafetensorError) as error:
+                if not (_is_full(error) and self._remove_oldest()):
+                    raise
+                log.warning("%s: the disk is full; removed the oldest checkpoint and trying again", final.name)
+                _write(final, write)
+        except (OSError, SafetensorError) as error:
+            self.failures += 1
+            log.error("%s WAS NOT SAVED (%s); training goes on. Failures in a row: %d", final, error, self.failures)
+            return False
+        self.failures = 0
+        return True
+
+    def _make_room(self) -> None:
+        """Remove the oldest while the disk has less room than the next save is likely to need."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        newest = next(iter(self), None)
+        if newest is None:
+            return
+        needed = SPARE * sum(path.stat().st_size for path in newest.rglob("*"))
+        while shutil.disk_usage(self.folder).free < needed and self._remove_oldest():
+            log.warning("%s: little room is left on the disk; removed the oldest checkpoint", self.folder)
+
+    def _tidy(self, final: Path, best: bool) -> None:
+        """Move the pointers, then remove what is over the limit; a disk that refuses is only a warning."""
+        try:
+            write_atomic(self.folder / "latest", final.name + "\n")
+            if best:
+                self.mark_best(final)
+            for path in self._removable()[(self.limit or 0) - 1 :] if self.limit else ():
+                self._remove(path)
+        except OSError as error:
+            log.warning("%s is saved, but the folder could not be tidied: %s", final, error)
+
+    def _removable(self) -> list[Path]:
+        """All but the newest, the best and the pinned, newest first."""
+        best = self.pointer("best")
+        return [path for path in list(self)[1:] if path != best and not (path / PIN).exists()]
+
+    def _remove_oldest(self) -> bool:
+        """Remove the oldest that may go, if the newest is known to be good; whether one went."""
+        removable = self._removable()
+        if not removable or not self._is_saved(next(iter(self))):
+            return False
+        self._remove(removable[-1])
+        return True
+
+    def _remove(self, path: Path) -> None:
+        # first a name that no reader takes for a checkpoint, so that a kill half-way leaves nothing to distrust
+        doomed = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
+        os.rename(path, doomed)
+        shutil.rmtree(doomed)
+
+    def _refuse_other_config(self, path: Path, manifest: Manifest, allowed: bool) -> None:
+        if allowed or hash_of(manifest.config) == hash_of(self.config):
+            return
+        changed = "\n  ".join(differences(manifest.config, self.config))
+        raise CheckpointError(
+            f"{path} was written with other settings:\n  {changed}\n"
+            "Resume with the old ones, or say --allow-config-change if the change is meant"
+        )
+
+    def _mend_pointers(self, newest: Path) -> None:
+        """A kill between a save and its pointers leaves old ones; the manifests know better."""
+        write_atomic(self.folder / "latest", newest.name + "\n")
+        marked, best = self.pointer("best"), next((path for path in self if _was_best(path)), None)
+        if best is not None and (marked is None or step_of(best) > step_of(marked)):
+            self.mark_best(best)
+        elif marked is None:
+            (self.folder / "best").unlink(missing_ok=True)
+
+
+def step_of(path: Path) -> int:
+    """The step in a checkpoint's folder name."""
+    return int(path.name.removeprefix("step-"))
+
+
+def verified(path: Path, verify: Verify) -> Manifest:
+    """The manifest of a checkpoint whose every file was compared with it; `Damaged` if one differs."""
+    manifest = Manifest.read(path)
+    manifest.check(path, verify)
+    return manifest
+
+
+def write_content(
+    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], writers: Sequence[Writer]
+) -> None:
+    """Everything in a checkpoint but its manifest. Nothing is pickled."""
+    for name, content in tensors.items():
+        save_file(
+            {key: tensor.detach().contiguous() for key, tensor in content.items()}, folder / f"{name}.safetensors"
+        )
+    for name, content in state.items():
+        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    for writer in writers:
+        writer(folder)
+
+
+def _write(final: Path, write: Writer) -> None:
+    with folder_at_once(final) as aside:
+        write(aside)
+
+
+def _was_best(path: Path) -> bool:
+    try:
+        return Manifest.read(path).best
+    except (Damaged, CheckpointError):
+        return False
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a disk or quota is full; safetensors says so only in words."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or any(f"(os error {number})" in str(error) for number in full)
+
+
+def _free_name(path: Path) -> Path:
+    """`step-000100.bad`, or `.bad-2` when that is taken."""
+    others = (path.with_name(f"{path.name}-{number}") for number in range(2, 1000))
+    return path if not path.exists() else next(other for other in others if not other.exists())

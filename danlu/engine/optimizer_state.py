@@ -1,0 +1,98 @@
+"""Any torch optimiser's state as named tensors and JSON, and back without losing a bit.
+
+Values are written as they are, at their own dtype; torch's own `load_state_dict` would cast a bf16 weight's fp32 moments
+to bf16. Parameters are known by name, so neither their order nor the order of groups matters.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from danlu.core.errors import CheckpointError
+
+Names = Mapping[nn.Parameter, str]
+
+
+def optimizer_state(optimizer: Optimizer, names: Names) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors by name, and everything else as JSON that says where each tensor belongs."""
+    tensors: dict[str, Tensor] = {}
+    groups, state = [], {}
+    for number, group in enumerate(optimizer.param_groups):
+        options = {key: _encode(value, f"group.{number}.{key}", tensors) for key, value in _options(group)}
+        groups.append({"parameters": [names[parameter] for parameter in group["params"]], "options": options})
+        for parameter in group["params"]:
+            if parameter in optimizer.state:
+                name = names[parameter]
+                values = optimizer.state[parameter].items()
+                state[name] = {key: _encode(value, f"{name}.{key}", tensors) for key, value in values}
+    return tensors, {"groups": groups, "state": state}
+
+
+def restore_optimizer(
+    optimizer: Optimizer, names: Names, tensors: Mapping[str, Tensor], saved: Mapping[str, Any]
+) -> None:
+    """Put an optimiser over the same parameters into the saved state."""
+    by_members = {frozenset(group["parameters"]): group["options"] for group in saved["groups"]}
+    for group in optimizer.param_groups:
+        members = frozenset(names[parameter] for parameter in group["params"])
+        if members not in by_members:
+            raise CheckpointError(_other_groups(members, by_members))
+        group.update({key: _decode(value, tensors) for key, value in by_members[members].items()})
+    optimizer.state.clear()
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            values = saved["state"].get(names[parameter])
+            if values is not None:
+                decoded = {key: _decode(value, tensors) for key, value in values.items()}
+                optimizer.state[parameter] = {k: _place(k, v, parameter, group) for k, v in decoded.items()}
+
+
+def _options(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((key, value) for key, value in group.items() if key not in ("params", "param_names"))
+
+
+def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """JSON for a value; each tensor in it goes to `tensors` and leaves its name."""
+    if type(value) in (Tensor, nn.Parameter):
+        tensors[name] = value.detach()
+        return {"tensor": name}
+    if isinstance(value, (list, tuple)):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_encode(one, f"{name}.{number}", tensors) for number, one in enumerate(value)]}
+    if isinstance(value, dict):
+        return {"dict": [[key, _encode(one, f"{name}.{key}", tensors)] for key, one in value.items()]}
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    raise CheckpointError(f"{name}: a checkpoint holds tensors and plain values, not {type(value).__name__}")
+
+
+def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kind, content = next(iter(value.items()))
+    if kind == "tensor":
+        return tensors[
+            content
+        ].clone()  # a file's tensors may share one buffer, which an in-place update would write to
+    if kind == "dict":
+        return {key: _decode(one, tensors) for key, one in content}
+    return (list if kind == "list" else tuple)(_decode(one, tensors) for one in content)
+
+
+def _place(key: str, value: Any, parameter: nn.Parameter, group: Mapping[str, Any]) -> Any:
+    """On the parameter's device; a step count belongs there only when the kernel reads it."""
+    if not isinstance(value, Tensor):
+        return value
+    on_device = key != "step" or group.get("fused") or group.get("capturable")
+    return value.to(parameter.device if on_device else "cpu")
+
+
+def _other_groups(members: frozenset[str], saved: Mapping[frozenset[str], Any]) -> str:
+    known = frozenset[str]().union(*saved)
+    missing, left = sorted(members - known), sorted(known - members)
+    found = (
+        f"it does not know {missing[0]!r}" if missing else f"it puts {left[0] if left else 'them'!r} in another group"
+    )
+    return f"the checkpoint's optimiser is over other parameters: {found} ({len(missing)} unknown here)"

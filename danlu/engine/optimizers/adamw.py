@@ -1,0 +1,25 @@
+"""Adam with decoupled weight decay: https://arxiv.org/abs/1711.05101"""
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat
+from torch.optim import AdamW as TorchAdamW
+from torch.optim import Optimizer as TorchOptimizer
+
+from danlu.engine.optimizers.base import Groups, Optimizer
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay, in one fused pass over the parameters."""
+
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """how slowly the means of the gradient and of its square forget"""
+    eps: PositiveFloat = 1e-8
+    """added to the root of the squares"""
+
+    def build(self, groups: Groups) -> TorchOptimizer:
+        return TorchAdamW(
+            groups, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
+        )

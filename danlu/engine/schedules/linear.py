@@ -1,0 +1,10 @@
+"""Straight down to nothing at the last step."""
+
+from danlu.engine.schedules.base import Schedule
+
+
+class Linear(Schedule):
+    """Climb to the peak, then straight down to 0."""
+
+    def after(self, step: int, num_steps: int) -> float:
+        return 1 - step / num_steps
