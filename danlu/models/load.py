@@ -15,9 +15,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from danlu.core.errors import UserError
 from danlu.core.parts import Config, did_you_mean
+from danlu.models.merge import merge
 from danlu.models.quiet import without_bars
 from danlu.models.resolve import ADAPTER, MODEL, resolve
-from danlu.models.save import merge
 
 log = logging.getLogger(__name__)
 

@@ -51,7 +51,7 @@ def artifact(run: Path) -> Path:
     """What a run left behind."""
     if is_model(run / "final"):
         return run / "final"
-    checkpoints = sorted((run / "checkpoints").glob("step-*"))
+    checkpoints = sorted((run / "checkpoints").glob("step-*[0-9]"))
     hint = f"; its newest checkpoint is {checkpoints[-1]}" if checkpoints else ""
     raise UserError(f"{run}: this run has not finished: there is no final/{hint}")
 

@@ -1,15 +1,16 @@
-"""Write models and adapters as plain transformers and peft read them, and merge an adapter into its model."""
+"""Write models, adapters and tokenizers as plain transformers and peft read them."""
 
+import copy
 import json
 from pathlib import Path
 
-import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from danlu.core.files import write_json
 from danlu.models.quiet import without_bars
+from danlu.tokens.templates.base import Template, stop_ids
 
 SHARD = "5GB"
 
@@ -36,7 +37,10 @@ def save_adapter(model: PeftModel, folder: Path, state: dict[str, Tensor] | None
         write_json(folder / "adapter_config.json", config)
 
 
-@torch.no_grad()
-def merge(model: PeftModel) -> PreTrainedModel:
-    """The base model with the adapter added into its weights: summed in float32 and rounded once."""
-    return model.merge_and_unload(safe_merge=True)
+def save_tokenizer(tokenizer: PreTrainedTokenizerFast, template: Template, folder: Path) -> None:
+    """The tokenizer with the template that was trained on, and the ids at which an answer stops."""
+    saved = copy.deepcopy(tokenizer)
+    saved.chat_template = template.jinja_text(tokenizer)
+    saved.save_pretrained(str(folder))
+    ids = {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    GenerationConfig(**ids, eos_token_id=sorted(stop_ids(tokenizer, template))).save_pretrained(str(folder))

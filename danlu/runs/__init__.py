@@ -1,0 +1,1 @@
+"""Runs: one file for each verb, to be read from top to bottom."""
