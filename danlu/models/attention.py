@@ -34,10 +34,14 @@ def packed_attention(
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None or dropout > 0:
-        out = plain_segment_attention(q, k, v, segments, scale=scale, window=sliding_window, softcap=softcap, dropout=dropout)
+        out = plain_segment_attention(
+            q, k, v, segments, scale=scale, window=sliding_window, softcap=softcap, dropout=dropout
+        )
     elif q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and sliding_window is None and q.shape == k.shape:
         longest = max(segments.lengths)
-        out = varlen_attn(q, k, v, segments.cu_seqlens, segments.cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0))
+        out = varlen_attn(
+            q, k, v, segments.cu_seqlens, segments.cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0)
+        )
     else:
         out = segment_attention(q, k, v, segments, scale=scale, window=sliding_window)
     return out[None], None

@@ -37,7 +37,9 @@ class Block:
 class Segments:
     """Where the segments of a stream lie, and how to batch them. Made once for a pack, used by every layer."""
 
-    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu", longest_block: int = LONGEST_BLOCK) -> None:
+    def __init__(
+        self, lengths: Sequence[int], device: torch.device | str = "cpu", longest_block: int = LONGEST_BLOCK
+    ) -> None:
         self.lengths = list(lengths)
         self.ends = torch.tensor(self.lengths).cumsum(0).tolist()
         self.longest_block = longest_block
@@ -159,7 +161,15 @@ def _one(q: Tensor, k: Tensor, v: Tensor, scale: float, window: int | None) -> T
 
 
 def plain_segment_attention(
-    q: Tensor, k: Tensor, v: Tensor, segments: Segments, *, scale: float, window: int | None = None, softcap: float | None = None, dropout: float = 0.0,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: Segments,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     """What `segment_attention` must equal, one segment after another; also caps scores and drops probabilities."""
     out = []

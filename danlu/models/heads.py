@@ -1,0 +1,50 @@
+"""A model's output layer: hidden states to logits, found by structure."""
+
+from dataclasses import dataclass
+
+from peft.tuners.lora import LoraLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from danlu.models.kernels.linear_logprob import Shape
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last product of a model, and what is done to its logits."""
+
+    module: nn.Module
+    shape: Shape
+
+    @property
+    def weight(self) -> Tensor:
+        """[V,H]; with LoRA on the layer, the sum of both, through which gradients flow."""
+        layer = self._active()
+        if not isinstance(layer, LoraLayer):
+            return layer.weight  # type: ignore[return-value]
+        [name] = layer.active_adapters
+        low_rank = layer.lora_B[name].weight @ layer.lora_A[name].weight
+        return layer.get_base_layer().weight + layer.scaling[name] * low_rank  # type: ignore[operator]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """[V], where the layer has one."""
+        layer = self._active()
+        plain = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+        return getattr(plain, "bias", None)
+
+    def _active(self) -> nn.Module:
+        """The layer in use: peft may keep a learning copy beside the original."""
+        if isinstance(self.module, AuxiliaryTrainingWrapper):
+            return self.module.modules_to_save[self.module.active_adapter]  # type: ignore[index,return-value]
+        return self.module
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The output layer of a model, with the scaling and capping that its configuration asks for."""
+    config = model.config.get_text_config().to_dict()
+    scale = config.get("logit_scale") or 1.0
+    if config.get("logits_scaling"):
+        scale = 1.0 / config["logits_scaling"]
+    return Head(model.get_output_embeddings(), Shape(scale=scale, softcap=config.get("final_logit_softcapping")))

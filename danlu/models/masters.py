@@ -1,0 +1,73 @@
+"""fp32 masters: a model may compute in bf16 or fp16, but what learns is kept, summed and updated in fp32."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+class Masters:
+    """The weights of a module that learn, by parameter name, in fp32.
+
+    In fp32 a master is the parameter itself. In less, it is a copy: each backward adds its gradients to the copies and
+    clears the parameters' own, and `publish` writes updated copies back into the parameters.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        learning = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self.parameters: dict[str, nn.Parameter] = {}
+        for name, parameter in learning.items():
+            self.parameters[name] = parameter if dtype == torch.float32 else self._copy(parameter, dtype)
+        for parameter in module.parameters():
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                parameter.data = parameter.data.to(dtype)
+
+    def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
+        master = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
+        parameter.data = parameter.data.to(dtype)
+        self._pairs.append((master, parameter))
+
+        def add_gradient(parameter: Tensor) -> None:
+            assert parameter.grad is not None
+            if master.grad is None:
+                master.grad = parameter.grad.float()
+            else:
+                master.grad += parameter.grad
+            parameter.grad = None
+
+        parameter.register_post_accumulate_grad_hook(add_gradient)
+        return master
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Round the masters into the weights that the model computes with."""
+        if self._pairs:
+            torch._foreach_copy_([parameter for _, parameter in self._pairs], [master for master, _ in self._pairs])
+
+    @torch.no_grad()
+    def load(self, values: dict[str, Tensor]) -> None:
+        """Take saved values; every name must be there."""
+        for name, master in self.parameters.items():
+            master.copy_(values[name])
+        self.publish()
+
+    def state(self) -> dict[str, Tensor]:
+        """fp32 values by parameter name."""
+        return {name: master.detach() for name, master in self.parameters.items()}
+
+    def gradients(self) -> list[Tensor]:
+        """The gradients that exist, in a fixed order."""
+        return [master.grad for master in self.parameters.values() if master.grad is not None]
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        for master in self.parameters.values():
+            master.grad = None
+
+
+@torch.no_grad()
+def total_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """The L2 norm of all gradients together, fp32."""
+    norms = torch._foreach_norm(list(gradients))
+    return torch.stack(norms).norm() if norms else torch.zeros(())

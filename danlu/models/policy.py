@@ -1,0 +1,169 @@
+"""A language model seen through packs: log-probabilities of each token, without ever holding a batch's logits."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from danlu.data.packing import IGNORED, Pack
+from danlu.models.attention import PACKED
+from danlu.models.blocks import blocks_of
+from danlu.models.fused import fuse_lora
+from danlu.models.heads import head_of
+from danlu.models.kernels.linear_logprob import linear_logprob
+from danlu.models.kernels.segment_attention import Segments
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Likelihood:
+    """What a model thinks of a pack's targets; all [T] fp32, zero where nothing is trained.
+
+    logps: log-probability of the target. normalizers: logsumexp of the logits. averages: mean log-probability over
+    the vocabulary (for label smoothing).
+    """
+
+    logps: Tensor
+    normalizers: Tensor
+    averages: Tensor
+
+
+class Policy(nn.Module):
+    """A causal language model, with or without an adapter, that reads packs.
+
+    `packed` says whether its attention can keep segments apart in one stream. It is found out by trying: models whose
+    attention cannot (ALiBi, recurrent state) read their segments one after another, which is slower and as right.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel) -> None:
+        super().__init__()
+        self.model = model
+        self.inner: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[assignment]
+        self.head = head_of(self.inner)
+        fuse_lora(model)
+        self.packed = False
+        self.packed = self._keeps_segments_apart()
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The model without its output layer."""
+        return self.inner.base_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.inner.device
+
+    def hidden(self, pack: Pack, *, embedding_noise: float = 0.0) -> Tensor:
+        """[T,H] last hidden states of a pack."""
+        with self._noise(pack, embedding_noise):
+            if not self.packed:
+                spans = zip(pack.input_ids.split(pack.lengths), pack.positions.split(pack.lengths), strict=True)
+                return torch.cat([self._stream(ids, positions) for ids, positions in spans])
+            return self._stream(pack.input_ids, pack.positions, Segments(pack.lengths, pack.input_ids.device))
+
+    def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0) -> Likelihood:
+        """Log-probabilities of the pack's targets; hidden states of untrained positions never meet the vocabulary."""
+        hidden_TH = self.hidden(pack, embedding_noise=embedding_noise)
+        trained = (pack.targets != IGNORED).nonzero()[:, 0]
+        values = linear_logprob(
+            hidden_TH[trained], self.head.weight, self.head.bias, pack.targets[trained], self.head.shape
+        )
+        zeros = hidden_TH.new_zeros(pack.num_tokens, dtype=torch.float32)
+        return Likelihood(*(zeros.index_copy(0, trained, value) for value in values))
+
+    def logprobs(self, pack: Pack) -> Tensor:
+        """[T] fp32 log-probability of each target, zero where nothing is trained."""
+        return self.likelihood(pack).logps
+
+    def logits(self, pack: Pack) -> Tensor:
+        """[T,V]; for looking at small packs."""
+        logits = nn.functional.linear(self.hidden(pack), self.head.weight, self.head.bias) * self.head.shape.scale
+        cap = self.head.shape.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def recompute(self, num_blocks: int | None) -> None:
+        """Gradient checkpointing: recompute the first `num_blocks` blocks (None: all) in the backward pass."""
+        self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        _, blocks = blocks_of(self.inner)
+        for block in list(blocks)[len(blocks) if num_blocks is None else num_blocks :]:
+            block.gradient_checkpointing = False  # type: ignore[assignment]
+
+    def compile_blocks(self) -> None:
+        """Let torch's compiler fuse the element-wise work inside each block; lengths of packs may vary."""
+        _, blocks = blocks_of(self.inner)
+        for block in blocks:
+            block.compile(dynamic=True)
+
+    def _stream(self, ids: Tensor, positions: Tensor, segments: Segments | None = None) -> Tensor:
+        known = {"position_ids": positions[None], "segments": segments} if segments is not None else {}
+        return self.backbone(input_ids=ids[None], use_cache=False, **known).last_hidden_state[0]
+
+    @torch.no_grad()
+    def _keeps_segments_apart(self) -> bool:
+        """Whether a packed forward of two short segments equals the model's own forward of each."""
+        training = self.inner.training
+        self.eval()
+        own_attention = self.inner.config._attn_implementation
+        ids = torch.arange(3, 19, device=self.device) % self.head.weight.shape[0]
+        expected = torch.cat([self.inner(input_ids=part[None]).logits[0] for part in ids.split([7, 9])]).float()
+        if type(self.inner)._can_set_attn_implementation():
+            self.inner.set_attn_implementation(PACKED)
+        positions = torch.cat([torch.arange(7), torch.arange(9)]).to(self.device)
+        nothing = torch.full_like(ids, IGNORED)
+        pack = Pack(ids, positions, nothing, nothing.float(), torch.tensor([0, 7, 16], dtype=torch.int32), [])
+        try:
+            self.packed = True
+            apart = self._near(self.logits(pack).float(), expected)
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ):  # the architecture takes no segments, or not through its attention
+            apart = False
+        if not apart:
+            self.packed = False
+            self.inner.set_attn_implementation(own_attention)
+            assert self._near(self.logits(pack).float(), expected), (
+                f"cannot reproduce {type(self.inner).__name__}'s logits"
+            )
+            log.warning(
+                "%s cannot keep packed segments apart; they are read one after another", type(self.inner).__name__
+            )
+        self.train(training)
+        return apart
+
+    @staticmethod
+    def _near(found: Tensor, expected: Tensor) -> bool:
+        return bool((found - expected).abs().max() <= 0.05 * expected.std() + 1e-6)
+
+    @contextmanager
+    def _noise(self, pack: Pack, alpha: float) -> Iterator[None]:
+        """NEFTune: uniform noise of size alpha / sqrt(L * H) on the embeddings: https://arxiv.org/abs/2310.05914"""
+        if not (alpha and self.training):
+            yield
+            return
+
+        def add(module: nn.Module, given: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
+            L = torch.tensor(pack.lengths, device=embedded.device).repeat_interleave(
+                torch.tensor(pack.lengths, device=embedded.device)
+            )
+            L = (
+                L
+                if embedded.shape[1] == len(L)
+                else torch.full((embedded.shape[1],), embedded.shape[1], device=embedded.device)
+            )
+            size = alpha / (L[None, :, None] * embedded.shape[-1]).sqrt()
+            return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.to(embedded.dtype)
+
+        handle = self.inner.get_input_embeddings().register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()

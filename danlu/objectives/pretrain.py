@@ -1,0 +1,46 @@
+"""Next-token prediction on every token of plain text: continual pre-training, or training from scratch."""
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from danlu.data.packing import Pack
+from danlu.models.policy import Likelihood
+from danlu.objectives.base import Loss, Models, Objective
+from danlu.samples import Conversation, Document
+
+
+class Pretrain(Objective):
+    """Predict each next token; perplexity is exp(loss)."""
+
+    learns_from = (Document, Conversation)
+
+    label_smoothing: NonNegativeFloat = 0.0
+    """share of each target that is spread over the vocabulary"""
+    z_loss: NonNegativeFloat = 0.0
+    """weight of the squared log-normaliser, which keeps logits small (1e-4 is usual)"""
+    embedding_noise: NonNegativeFloat = 0.0
+    """NEFTune's alpha: noise on the embeddings while training (5 is usual)"""
+
+    def loss(self, models: Models, pack: Pack) -> Loss:
+        """Weighted negative log-likelihood of the targets, and the sum of their weights."""
+        found = models["policy"].likelihood(pack, embedding_noise=self.embedding_noise)
+        losses_T = self.token_losses(found)
+        weights_T = pack.weights
+        return Loss((losses_T * weights_T).sum(), float(weights_T.sum()), by_source(-found.logps, pack))
+
+    def token_losses(self, found: Likelihood) -> Tensor:
+        """[T] loss of each token; zero where nothing is trained."""
+        smooth = self.label_smoothing
+        losses_T = -((1 - smooth) * found.logps + smooth * found.averages)
+        return losses_T + self.z_loss * found.normalizers**2 if self.z_loss else losses_T
+
+
+def by_source(losses_T: Tensor, pack: Pack) -> dict[str, tuple[Tensor | float, float]]:
+    """Negative log-likelihood of each source's tokens, as sums and counts, when a pack holds several."""
+    sums: dict[str, tuple[Tensor | float, float]] = {}
+    losses = (losses_T.detach() * pack.weights).split(pack.lengths)
+    counts = pack.weights.split(pack.lengths)
+    for segment, loss, weight in zip(pack.segments, losses, counts, strict=True):
+        total, count = sums.get(f"loss/{segment.source}", (0.0, 0.0))
+        sums[f"loss/{segment.source}"] = (total + loss.sum(), count + float(weight.sum()))
+    return sums
