@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run. Whoever holds the run's lock saves, sweeps and resumes; anybody may `Checkpoint.open`.
+    """The checkpoints of one run. The holder of its lock saves, sweeps and resumes; anybody may `Checkpoint.open`.
 
     `config` is the JSON tree that must not change between saving and resuming; `limit` is how many to keep, besides the
     best and the pinned ones (None keeps all). `failures` counts the saves that failed since the last that worked.
@@ -103,8 +103,8 @@ class Checkpoints:
     ) -> Path | None:
         """Write `NAME.safetensors` for each of `tensors`, `NAME.json` for each of `state`, and what the writers add.
 
-        A step that is already saved is left as it is. A disk that is full, read-only or broken never stops the training:
-        the half-written folder goes, the failure is logged and counted, and None is returned.
+        A step that is already saved is left as it is. A disk that is full, read-only or broken never stops the
+        training: the half-written folder goes, the failure is logged and counted, and None is returned.
         """
         final = self._path(step)
         if not self._is_saved(final):
@@ -278,13 +278,15 @@ def write_content(
 ) -> None:
     """Everything in a checkpoint but its manifest. Nothing is pickled."""
     for name, content in tensors.items():
-        save_file(
-            {key: tensor.detach().contiguous() for key, tensor in content.items()}, folder / f"{name}.safetensors"
-        )
+        plain = {key: tensor.detach().contiguous() for key, tensor in content.items()}
+        save_file(plain, folder / f"{name}.safetensors")
     for name, content in state.items():
         (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     for writer in writers:
         writer(folder)
+    # safetensors lets only the owner read its files; a checkpoint is as open as its folder
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(folder.stat().st_mode & 0o666)
 
 
 def _write(final: Path, write: Writer) -> None:

@@ -72,8 +72,8 @@ class Manifest:
             raise Damaged(f"{FILE} was changed after it was written")
         if facts["schema"] > SCHEMA:
             raise CheckpointError(
-                f"{folder} was written by danlu {facts['versions'].get('danlu')} (checkpoint schema {facts['schema']}); "
-                f"this is danlu {__version__}, which reads schemas up to {SCHEMA}: install the newer one"
+                f"{folder} was written by danlu {facts['versions']['danlu']} (checkpoint schema {facts['schema']}). "
+                f"This is danlu {__version__}, which reads schemas up to {SCHEMA}; install the newer one"
             )
         del facts["seal"], facts["config_hash"]
         files = {name: FileFacts(**file) for name, file in facts.pop("files").items()}

@@ -1,7 +1,7 @@
 """Any torch optimiser's state as named tensors and JSON, and back without losing a bit.
 
-Values are written as they are, at their own dtype; torch's own `load_state_dict` would cast a bf16 weight's fp32 moments
-to bf16. Parameters are known by name, so neither their order nor the order of groups matters.
+Values are written as they are, at their own dtype; torch's own `load_state_dict` would cast a bf16 weight's fp32
+moments to bf16. Parameters are known by name, so neither their order nor the order of groups matters.
 """
 
 from collections.abc import Iterator, Mapping
@@ -73,9 +73,7 @@ def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return value
     kind, content = next(iter(value.items()))
     if kind == "tensor":
-        return tensors[
-            content
-        ].clone()  # a file's tensors may share one buffer, which an in-place update would write to
+        return tensors[content].clone()  # an in-place update must not write to the file's buffer
     if kind == "dict":
         return {key: _decode(one, tensors) for key, one in content}
     return (list if kind == "list" else tuple)(_decode(one, tensors) for one in content)
@@ -92,7 +90,5 @@ def _place(key: str, value: Any, parameter: nn.Parameter, group: Mapping[str, An
 def _other_groups(members: frozenset[str], saved: Mapping[frozenset[str], Any]) -> str:
     known = frozenset[str]().union(*saved)
     missing, left = sorted(members - known), sorted(known - members)
-    found = (
-        f"it does not know {missing[0]!r}" if missing else f"it puts {left[0] if left else 'them'!r} in another group"
-    )
-    return f"the checkpoint's optimiser is over other parameters: {found} ({len(missing)} unknown here)"
+    found = f"it lacks {missing}" if missing else f"it has {left} too" if left else "its groups are others"
+    return f"the checkpoint's optimiser was over other parameters: {found:.400}"

@@ -50,9 +50,11 @@ def test_limit_keeps_the_newest_the_best_and_the_pinned(store):
 
 
 def test_writers_add_files_under_the_manifest(store):
-    path = store.save(
-        1, {}, {}, [lambda folder: (folder / "adapter").mkdir() or (folder / "adapter/a.json").write_text("{}")]
-    )
+    def write(folder: Path) -> None:
+        (folder / "adapter").mkdir()
+        (folder / "adapter/a.json").write_text("{}")
+
+    path = store.save(1, {}, {}, [write])
     assert list(Checkpoint.open(path).manifest.files) == ["adapter/a.json"]
     (path / "adapter/a.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"adapter/a.json was changed"):

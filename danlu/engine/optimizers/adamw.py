@@ -20,6 +20,4 @@ class AdamW(Optimizer):
     """added to the root of the squares"""
 
     def build(self, groups: Groups) -> TorchOptimizer:
-        return TorchAdamW(
-            groups, lr=self.lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay, fused=True
-        )
+        return TorchAdamW(groups, betas=self.betas, eps=self.eps, fused=True)

@@ -18,6 +18,4 @@ class SGD(Optimizer):
     """look ahead along the momentum"""
 
     def build(self, groups: Groups) -> TorchOptimizer:
-        return TorchSGD(
-            groups, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov, weight_decay=self.weight_decay
-        )
+        return TorchSGD(groups, momentum=self.momentum, nesterov=self.nesterov)

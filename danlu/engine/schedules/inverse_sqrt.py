@@ -9,7 +9,7 @@ class InverseSqrt(Schedule):
     """Climb to the peak, then fall with the square root of the step; it needs no last step."""
 
     timescale: PositiveInt | None = None
-    """after how many steps past the warm-up the rate has fallen to 0.71 of the peak; as long as the warm-up by default"""
+    """steps past the warm-up until the rate is 0.71 of the peak; as many as the warm-up has by default"""
 
     def factor(self, step: int, num_steps: int) -> float:
         warmup = steps_of(self.warmup, num_steps)
