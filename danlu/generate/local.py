@@ -26,9 +26,14 @@ from danlu.tokens.tokenizer import load_tokenizer
 
 
 def complete(
-    model: PreTrainedModel, prompts: Sequence[list[int]], config: GenerationConfig, stops: set[int], pad: int, **kwargs: Any
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    config: GenerationConfig,
+    stops: set[int],
+    pad: int,
+    **kwargs: Any,
 ) -> list[list[int]]:
-    """The ids that follow each prompt, up to and with the stop token. The only place where anything is padded: on the left."""
+    """The ids that follow each prompt, up to and with the stop token. Only here is anything padded: on the left."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
@@ -100,7 +105,12 @@ class Local:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, template: Template | None = None, dtype: torch.dtype | None = None, device: str = "cpu"
+        cls,
+        path: str | Path,
+        *,
+        template: Template | None = None,
+        dtype: torch.dtype | None = None,
+        device: str = "cpu",
     ) -> "Local":
         """The model of a run, adapter, folder, hub id or `builtin:NAME`; its template is the tokenizer's own."""
         folder = resolve(path)

@@ -11,7 +11,7 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
 
 
 def inside(path: str, wanted: str) -> bool:
-    """Whether dotted components stand in a dotted path, whole: `1.mlp` is in `layers.1.mlp.up` and not in `layers.11.mlp.up`."""
+    """Whether components stand whole in a dotted path: `1.mlp` is in `layers.1.mlp.up`, not in `layers.11.mlp`"""
     return f".{wanted}." in f".{path}."
 
 

@@ -66,7 +66,7 @@ def plain(model: nn.Module) -> PreTrainedModel:
 def load_model(
     folder: Path, dtype: torch.dtype | None = None, *, rope_scaling: RopeScaling | None = None
 ) -> PreTrainedModel | PeftModel:
-    """The model of a folder in a dtype, or in the one it is stored in; an adapter's folder gives its base and the adapter."""
+    """The model of a folder, in a dtype or as it is stored; an adapter's folder gives its base and the adapter."""
     if not (folder / ADAPTER).is_file():
         return load_base(folder, dtype, rope_scaling)
     base = base_of(folder)
@@ -116,7 +116,8 @@ def load_base(folder: Path, dtype: torch.dtype | None, rope_scaling: RopeScaling
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: {error}") from error
     if found["missing_keys"]:
-        raise UserError(f"{folder}: {describe_missing(sorted(found['missing_keys']), sorted(found['unexpected_keys']))}")
+        what = describe_missing(sorted(found["missing_keys"]), sorted(found["unexpected_keys"]))
+        raise UserError(f"{folder}: {what}")
     return model
 
 
@@ -159,7 +160,7 @@ def check_config(folder: Path) -> None:
         raise UserError(f"{path}: auto_map asks to run the folder's own Python code, which Danlu never does")
     for key, value in pairs(config):
         if key in ATTENTION_KEYS and "/" in str(value):
-            raise UserError(f"{path}: {key} names code on the hub ({value!r}), which Danlu never fetches; remove the line")
+            raise UserError(f"{path}: {key} names code on the hub ({value!r}), which is never fetched; remove the line")
     kind = config.get("model_type")
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         hint = did_you_mean(str(kind), list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))

@@ -31,10 +31,12 @@ class Merged:
     """share of the probe's positions where the likeliest token is the same"""
 
 
-def merge_adapter(adapter: str, into: Path, template: Template | None = None, dtype: torch.dtype | None = None) -> Merged:
+def merge_adapter(
+    adapter: str, into: Path, template: Template | None = None, dtype: torch.dtype | None = None
+) -> Merged:
     """Merge an adapter into its base, write it in the base's dtype, load it again and compare.
 
-    In float32 the difference is that of adding in another order (1e-5); in bfloat16 the rounding of the weights is seen.
+    In float32 the difference is that of adding in another order; in bfloat16 the rounding of the weights is seen.
     """
     source = resolve(adapter)
     if into.exists():

@@ -31,7 +31,8 @@ def resolve(path: str | Path) -> Path:
     if built_in is not None:
         return built_in
     siblings = [each.name for each in folder.parent.iterdir() if each.is_dir()] if folder.parent.is_dir() else []
-    raise UserError(f"{name}: no such folder{did_you_mean(folder.name, siblings)}; built-in models are written {PREFIX}smollm2-135m")
+    hint = did_you_mean(folder.name, siblings)
+    raise UserError(f"{name}: no such folder{hint}; built-in models are written {PREFIX}smollm2-135m")
 
 
 def inner(folder: Path) -> Path:
@@ -74,7 +75,7 @@ def from_hub(name: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"{name}: no such folder here, and the hub did not give it ({type(error).__name__}); without a network, "
-            f"copy a folder there with `hf download {name} --local-dir FOLDER` and name that, or use {PREFIX}smollm2-135m"
+            f"bring a folder from `hf download {name} --local-dir FOLDER` and name that, or use {PREFIX}smollm2-135m"
         ) from error
 
 

@@ -25,7 +25,7 @@ def chat(
     config: GenerationConfig | None = None,
     device: str = "cpu",
 ) -> None:
-    """Talk with the model of a run, adapter, folder or `builtin:NAME`; with a prompt, print the answer and nothing else."""
+    """Talk with the model of a run, adapter, folder or `builtin:NAME`; given a prompt, print just the answer."""
     model = Local.open(path, template=template, device=device)
     talk = Talk(model, system, config or GenerationConfig())
     if prompt is not None:

@@ -17,7 +17,7 @@ class Adapter(Part):
         raise NotImplementedError
 
     def save(self, model: nn.Module, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-        """Write what was learned as plain transformers or peft reads it; `state` holds fp32 masters by parameter name."""
+        """Write what was learned as transformers or peft reads it; `state` holds fp32 masters by parameter name."""
         raise NotImplementedError
 
     def lr_scales(self, names: Iterable[str]) -> dict[str, float]:

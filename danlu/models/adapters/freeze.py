@@ -57,7 +57,8 @@ class Freeze(Adapter):
 
     def outside(self, model: PreTrainedModel, path: str) -> dict[str, nn.Parameter]:
         """The parameters outside the blocks that learn: tables if `embeddings`, the rest if `norm`."""
-        tables = {id(table) for layer in (model.get_input_embeddings(), model.get_output_embeddings()) for table in layer.parameters()}
+        layers = (model.get_input_embeddings(), model.get_output_embeddings())
+        tables = {id(table) for layer in layers for table in layer.parameters()}
         others = {name: parameter for name, parameter in model.named_parameters() if not name.startswith(f"{path}.")}
         return {name: each for name, each in others.items() if (self.embeddings if id(each) in tables else self.norm)}
 
@@ -68,8 +69,8 @@ class Freeze(Adapter):
         known = sorted(names_in_blocks(model) - {"weight", "bias"})
         for wanted in self.modules:
             if not any(inside(path, wanted) for path in paths):
-                hint = did_you_mean(wanted, known)
-                raise UserError(f"adapter.modules: no {wanted!r} in a block of {type(model).__name__}{hint} (known: {', '.join(known)})")
+                hint = f"{did_you_mean(wanted, known)} (known: {', '.join(known)})"
+                raise UserError(f"adapter.modules: no {wanted!r} in a block of {type(model).__name__}{hint}")
 
     def save(self, model: nn.Module, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write the whole model."""

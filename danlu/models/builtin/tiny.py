@@ -1,4 +1,4 @@
-"""Tiny random models, one of each architecture: real in every way but size, made in a second, for tests and first tries."""
+"""Tiny random models, one of each architecture: real in every way but size, for tests and first tries."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
     "internlm": ("llama", FULL_HEADS | {"attention_bias": True}),
     "moe": ("qwen3_moe", GEMMA | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}),
     "mixtral": ("mixtral", LLAMA | {"num_local_experts": 4, "num_experts_per_tok": 2}),
-    "falcon": ("falcon", OLD | {"ffn_hidden_size": 128, "new_decoder_architecture": False, "max_position_embeddings": 256}),
+    "falcon": ("falcon", OLD | {"ffn_hidden_size": 128, "max_position_embeddings": 256}),
     "bloom": ("bloom", {"hidden_size": 64, "n_layer": 2, "n_head": 4}),
     "gpt-neox": ("gpt_neox", OLD | {"intermediate_size": 128, "max_position_embeddings": 256}),
     "gpt2": ("gpt2", {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 256}),
