@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, Generic, TypeVar
+from types import NoneType
+from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError, core_schema
@@ -43,7 +44,10 @@ class Config(BaseModel):
                     "type": PydanticCustomError(
                         "unknown_key",
                         "unknown key{hint}",
-                        {"hint": did_you_mean(str(key), list(cls.model_fields)) or f" (known: {', '.join(cls.model_fields)})"},
+                        {
+                            "hint": did_you_mean(str(key), list(cls.model_fields))
+                            or f" (known: {', '.join(cls.model_fields)})"
+                        },
                     ),
                     "loc": (str(key),),
                     "input": given[key],
@@ -61,7 +65,8 @@ class Part(Config):
 class Folder(Generic[P]):
     """The parts of one kind in one package, imported only when asked for.
 
-    `objective: Annotated[Objective, objectives]` makes a config field that is read and written by name.
+    `objective: Annotated[Objective, objectives]` makes a config field that is read and written by name;
+    `template: Annotated[Template | None, templates]` one that may also be none.
     """
 
     def __init__(self, package: str, kind: type[P]) -> None:
@@ -104,23 +109,29 @@ class Folder(Generic[P]):
         name = settings.pop("name")
         outside = ":" in name and not name.startswith(self.package + ".")
         if outside and not (info.context or {}).get("allow_code"):
-            raise ValueError(f"{name!r} is code from outside danlu; it runs only when the recipe says `allow_code: true`")
+            raise ValueError(
+                f"{name!r} is code from outside danlu; it runs only when the recipe says `allow_code: true`"
+            )
         try:
             part = self[name]
         except ModuleNotFoundError as missing:
-            raise ValueError(f"{name!r} needs the package {missing.name!r}: {install_command(missing.name)}") from missing
+            raise ValueError(
+                f"{name!r} needs the package {missing.name!r}: {install_command(missing.name)}"
+            ) from missing
         return part.model_validate(settings, context=info.context)
 
     def _write(self, part: P) -> dict[str, Any]:
         return {"name": self.name_of(part), **part.model_dump(mode="json")}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.with_info_plain_validator_function(
+        part = core_schema.with_info_plain_validator_function(
             self._read, serialization=core_schema.plain_serializer_function_ser_schema(self._write)
         )
+        return core_schema.nullable_schema(part) if NoneType in get_args(source) else part
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"oneOf": [self._form(name) for name in self]}
+        none = [{"type": "null"}] if schema["type"] == "nullable" else []
+        return {"oneOf": [*none, *(self._form(name) for name in self)]}
 
     def _form(self, name: str) -> dict[str, Any]:
         """One part's JSON schema; a part whose extra is not installed is shown with what it needs."""

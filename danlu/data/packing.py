@@ -1,5 +1,7 @@
 """The only batch there is: one stream of tokens without padding, made of segments that never see each other."""
 
+from bisect import bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,11 +14,17 @@ IGNORED = -100
 
 @dataclass(slots=True, frozen=True)
 class Segment:
-    """Where one segment of a pack came from: source number, row number in that source, and facts about it."""
+    """Where one segment of a pack came from: a source's name, the row in one of its files, and facts about it."""
 
-    source: int
+    source: str
+    file: str
     row: int
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def where(self) -> str:
+        """file:row, for people."""
+        return f"{self.file}:{self.row}"
 
 
 @dataclass(slots=True)
@@ -47,7 +55,10 @@ class Pack:
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device; cu_seqlens stays on the CPU too, where shapes are decided."""
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("input_ids", "positions", "targets", "weights")}
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=True)
+            for name in ("input_ids", "positions", "targets", "weights")
+        }
         return Pack(**moved, cu_seqlens=self.cu_seqlens, segments=self.segments)
 
     @classmethod
@@ -67,5 +78,21 @@ class Pack:
             targets=torch.from_numpy(targets),
             weights=torch.from_numpy((targets != IGNORED).astype(np.float32)),
             cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
-            segments=segments or [Segment(0, row) for row in range(len(rows))],
+            segments=segments or [Segment("", "", row) for row in range(len(rows))],
         )
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Put rows, longest first, into the fullest pack that still has room; a longer row is a pack by itself."""
+    packs: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (room left, pack), sorted
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        at = bisect_right(rooms, (lengths[row], -1))
+        if at == len(rooms):
+            packs.append([row])
+            room, pack = capacity, len(packs) - 1
+        else:
+            room, pack = rooms.pop(at)
+            packs[pack].append(row)
+        insort(rooms, (room - lengths[row], pack))
+    return [sorted(pack) for pack in packs]

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from danlu.samples import Conversation, Document, Message
 from danlu.tokens.spans import Markers, Written, write_chat, write_document, write_prompt
 from danlu.tokens.templates.base import Template
-from danlu.tokens.tokenizer import adds_bos
+from danlu.tokens.tokenizer import adds_bos, special_id
 
 SHORT = 80
 
@@ -55,8 +55,8 @@ class Encoder:
         self.scribe = template.scribe(tokenizer)
         self.markers = Markers(tokenizer)
         self.added = set(tokenizer.added_tokens_decoder)
-        self.bos = [tokenizer.bos_token_id] if adds_bos(tokenizer) else []
-        self.eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        self.bos = special_id(tokenizer, "bos") if adds_bos(tokenizer) else []
+        self.eos = special_id(tokenizer, "eos")
         self.seen: dict[str, list[int]] = {}
 
     def samples(self, samples: Sequence[Conversation | Document]) -> list[Encoded]:
@@ -83,7 +83,7 @@ class Encoder:
             return f"the chat template refuses it: {error}"
 
     def pieces(self, written: list[Written]) -> list[list[tuple[int, Encoding]]]:
-        """Each text's pieces (where it begins, its encoding), cut again where an id would straddle an answer's start."""
+        """Each text's pieces (start, encoding), cut again where an id would straddle an answer's start."""
         pieces = self.encode_pieces(written)
         merged = [n for n, (one, parts) in enumerate(zip(written, pieces, strict=True)) if self.cut_more(one, parts)]
         for n, parts in zip(merged, self.encode_pieces([written[n] for n in merged]), strict=True):
@@ -167,7 +167,11 @@ def tokens_of(encoding: Encoding, start: int, end: int) -> list[tuple[int, int]]
     start, end = max(start, 0), min(end, total)
     if start == 0 and end == total:
         return [(0, count)]
-    first = 0 if start == 0 else next((token for at in range(start, end) if (token := encoding.char_to_token(at)) is not None), None)
+    first = (
+        0
+        if start == 0
+        else next((token for at in range(start, end) if (token := encoding.char_to_token(at)) is not None), None)
+    )
     if first is None:
         return []
     last = next(token for at in range(end - 1, -1, -1) if (token := encoding.char_to_token(at)) is not None) + 1

@@ -7,7 +7,7 @@ up to it ends. That holds for any Jinja template, without `{% generation %}`.
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from os.path import commonprefix
+from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -54,7 +54,7 @@ class Markers:
 def insert(text: str, places: list[int], guard: str) -> str:
     """The text with a guard character at each place."""
     edges = [0, *places, len(text)]
-    return guard.join(text[start:end] for start, end in zip(edges, edges[1:], strict=False))
+    return guard.join(text[start:end] for start, end in pairwise(edges))
 
 
 def write_document(document: Document, markers: Markers) -> Written:
@@ -113,7 +113,7 @@ def spans_of(chat: Conversation, scribe: Scribe) -> Written:
         written.starts.append(start)
         if message.train:
             written.spans.append((start, max(start, end_of(n, start, chat, scribe, text))))
-    if message.train and not scribe.ending.strip():
+    if chat.messages[-1].train and not scribe.ending.strip():
         written.text, written.ends_open = text[: written.spans[-1][1]], True
     return written
 
@@ -121,7 +121,7 @@ def spans_of(chat: Conversation, scribe: Scribe) -> Written:
 def start_of(n: int, chat: Conversation, scribe: Scribe, text: str) -> int:
     """Where the text that invites answer n ends; a template may invite with more than it writes afterwards."""
     invited = scribe.write(chat.messages[:n], invite=True, facts=chat.facts)
-    return len(invited) if text.startswith(invited) else len(commonprefix([invited, text]))
+    return shared(invited, text)
 
 
 def end_of(n: int, start: int, chat: Conversation, scribe: Scribe, text: str) -> int:
@@ -134,4 +134,11 @@ def end_of(n: int, start: int, chat: Conversation, scribe: Scribe, text: str) ->
     # Some templates rewrite history (Qwen3 drops earlier thoughts): then the answer ends at its first end mark.
     mark = ending.strip()
     found = text.find(mark, start) if mark else -1
-    return found + len(mark) if found >= 0 else len(commonprefix([upto, text]))
+    return found + len(mark) if found >= 0 else shared(upto, text)
+
+
+def shared(left: str, right: str) -> int:
+    """How many characters two texts begin with alike."""
+    if right.startswith(left):
+        return len(left)
+    return next((n for n, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), len(right))

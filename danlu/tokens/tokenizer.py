@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -20,14 +21,14 @@ def load_tokenizer(folder: Path | str) -> PreTrainedTokenizerFast:
         raise UserError(f"{folder}: holds no tokenizer (looked for {', '.join(FILES)})")
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise UserError(f"{folder}: {type(tokenizer).__name__} has no tokenizer.json; save the model's fast tokenizer there")
+        raise UserError(f"{folder}: {type(tokenizer).__name__} is no fast tokenizer; save its tokenizer.json there")
     return ready(tokenizer)
 
 
 def ready(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """Padding always has a token, and no truncation or padding that was saved by accident shortens a row."""
     if tokenizer.pad_token is None:
-        # An existing token, so that no id is added; unk first, because padding with eos can hide a real end from others.
+        # an existing token, so that no id is added; unk first: padding with eos hides real ends from other tools
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token or tokenizer.bos_token
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
@@ -47,4 +48,11 @@ def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
 def adds_bos(tokenizer: PreTrainedTokenizerFast) -> bool:
     """Whether the tokenizer itself begins a text with bos."""
     first = tokenizer.backend_tokenizer.encode("").ids[:1]
-    return bool(first) and first == [tokenizer.bos_token_id]
+    return bool(first) and first == special_id(tokenizer, "bos")
+
+
+def special_id(tokenizer: PreTrainedTokenizerFast, name: Literal["bos", "eos"]) -> list[int]:
+    """The id of bos or eos; none where the tokenizer has no such token."""
+    token = tokenizer.special_tokens_map.get(f"{name}_token")
+    id = tokenizer.backend_tokenizer.token_to_id(str(token)) if token is not None else None
+    return [] if id is None else [id]

@@ -12,7 +12,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from danlu.core.errors import UserError
 from danlu.core.parts import Part
 from danlu.samples import Message
-from danlu.tokens.tokenizer import adds_bos
+from danlu.tokens.tokenizer import adds_bos, special_id
 
 # Private-use characters, which no tokenizer's own text holds: what stands behind them is the template's writing.
 PROBE = "\uf8f0\uf8f1\uf8f2"
@@ -28,7 +28,7 @@ class Scribe:
     def write(self, messages: Sequence[Message], *, invite: bool = False, facts: dict[str, Any] | None = None) -> str:
         """The chat as text; `invite` adds the words that ask the assistant to speak."""
         chat = [{"role": message.role, "content": message.content} for message in messages]
-        names = self.marks | (facts or {})
+        names: dict[str, Any] = {**self.marks, **(facts or {})}
         return render_jinja_template([chat], chat_template=self.jinja, add_generation_prompt=invite, **names)[0][0]
 
     @cached_property
@@ -83,4 +83,4 @@ def stop_ids(tokenizer: PreTrainedTokenizerFast, template: Template) -> set[int]
     """The ids that end an answer: eos and the template's own end of turn, where that is one token."""
     added = tokenizer.get_added_vocab()
     ends = {added[mark] for mark in template.stop_strings(tokenizer) if mark in added}
-    return ends if tokenizer.eos_token_id is None else ends | {tokenizer.eos_token_id}
+    return ends | set(special_id(tokenizer, "eos"))

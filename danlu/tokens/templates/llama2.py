@@ -13,9 +13,7 @@ SAFETY = (
     "If you don't know the answer to a question, please don't share false information."
 )
 
-PROMPT = (
-    "[INST] {% if not told.turn and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}{{ content }} [/INST] "
-)
+PROMPT = "[INST] {% if not told.turn and system %}<<SYS>>\n{{ system }}\n<</SYS>>\n\n{% endif %}{{ content }} [/INST] "
 
 
 class Llama2(Template):

@@ -1,0 +1,111 @@
+"""A chunk of rows becomes ids: the work that is shared out to processes."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from danlu.core.errors import DataError
+from danlu.data.formats.base import Format, Unreadable
+from danlu.data.length import TooLong, fit, num_trained
+from danlu.data.report import SourceReport
+from danlu.data.sources import Place, Source
+from danlu.data.tidy import tidy
+from danlu.samples import Conversation, Document
+from danlu.tokens.encode import Encoded, Encoder
+from danlu.tokens.templates.base import Template
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Encoded rows, end to end. R: rows, N: tokens. ids[N], trained[N] bool, lengths[R], places[R, 2]."""
+
+    ids: np.ndarray
+    trained: np.ndarray
+    lengths: np.ndarray
+    places: np.ndarray
+    report: SourceReport
+
+
+class Work:
+    """Everything that turns rows of one source into ids."""
+
+    def __init__(
+        self,
+        source: Source,
+        format: Format,
+        tokenizer: PreTrainedTokenizerFast,
+        template: Template,
+        max_length: int,
+        too_long: TooLong,
+    ) -> None:
+        self.source, self.format = source, format
+        self.encoder = Encoder(tokenizer, template)
+        self.max_length, self.too_long = max_length, too_long
+        wide = len(tokenizer) > np.iinfo(np.uint16).max
+        self.id_type = np.dtype(np.uint32 if wide else np.uint16)
+
+    def __call__(self, rows: list[tuple[Place, Any]]) -> Chunk:
+        """Read, encode and fit some rows."""
+        report = SourceReport(rows_in=len(rows))
+        read = [(place, sample) for place, row in rows if (sample := self.read(place, row, report)) is not None]
+        encoded = self.encoder.samples([sample for _, sample in read])
+        kept: list[tuple[Place, Encoded]] = []
+        for (place, _), row in zip(read, encoded, strict=True):
+            kept += [(place, piece) for piece in self.keep(place, row, report)]
+        return self.join(kept, report)
+
+    def read(self, place: Place, row: Any, report: SourceReport) -> Conversation | Document | None:
+        """A row's sample; nothing where it is dropped, which is counted."""
+        try:
+            sample = self.format.read(row)
+            if isinstance(sample, Conversation):
+                for change in tidy(sample, self.source.system):
+                    report.change(change, self.source.where(place))
+        except Unreadable as reason:
+            report.drop(str(reason), self.source.where(place))
+            return None
+        assert isinstance(sample, Conversation | Document)
+        return sample
+
+    def keep(self, place: Place, row: Encoded, report: SourceReport) -> list[Encoded]:
+        """The pieces of a row that are worth training on; what is lost is counted."""
+        where = self.source.where(place)
+        if row.problem:
+            report.drop(row.problem, where)
+            return []
+        if row.note:
+            report.change(row.note, where)
+        if not row.trained.any():
+            report.drop("nothing in it is trained", where)
+            return []
+        long = len(row.ids) > self.max_length
+        if long and self.too_long == "error":
+            raise DataError(
+                f"{where}: {len(row.ids):,} tokens, more than max_length {self.max_length:,}; raise it, "
+                "or set too_long to truncate_right, truncate_left, split or drop"
+            )
+        pieces = [piece for piece in fit(row, self.max_length, self.too_long) if piece.trained.any()]
+        if not pieces:
+            dropped = self.too_long == "drop"
+            too_long = f"longer than {self.max_length:,} tokens"
+            report.drop(too_long if dropped else "nothing trained is left after truncation", where)
+        elif long:
+            report.split_rows += self.too_long == "split"
+            report.truncated_rows += self.too_long != "split"
+        if long:
+            report.tokens_lost += len(row.ids) - sum(len(piece.ids) for piece in pieces)
+            report.trained_tokens_lost += num_trained(row) - sum(map(num_trained, pieces))
+        return pieces
+
+    def join(self, kept: list[tuple[Place, Encoded]], report: SourceReport) -> Chunk:
+        """Rows end to end, and their counts."""
+        rows = [row for _, row in kept]
+        lengths = np.array([len(row.ids) for row in rows], np.int64)
+        ids = np.concatenate([row.ids for row in rows] or [np.zeros(0)]).astype(self.id_type)
+        trained = np.concatenate([row.trained for row in rows] or [np.zeros(0)]).astype(bool)
+        report.rows_out, report.tokens, report.trained_tokens = len(rows), len(ids), int(trained.sum())
+        report.longest = int(lengths.max(initial=0))
+        places = np.array([place for place, _ in kept], np.int64).reshape(-1, 2)
+        return Chunk(ids, trained, lengths, places, report)

@@ -1,0 +1,40 @@
+"""The data section of a recipe."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from danlu.core.parts import Config
+from danlu.data.batch import Batch
+from danlu.data.length import TooLong
+from danlu.data.sources import Sources
+from danlu.tokens.templates import templates
+from danlu.tokens.templates.base import Template
+
+
+class DataConfig(Config):
+    """Which rows are learnt from, and how they become steps."""
+
+    sources: Sources
+    """a path, a list of paths or of sources, or names with a path or source each"""
+    held_out: Annotated[float, Field(ge=0)] = 0
+    """rows of each source kept for evaluation: a share below 1, or a number of rows"""
+    held_out_sources: Sources = []
+    """sources that are only evaluated on"""
+    template: Annotated[Template | None, templates] = None
+    """how a chat is written; the tokenizer's own template if not given, or `default` where it has none"""
+    max_length: Annotated[int, Field(ge=2)] = 2048
+    """the most tokens of one row"""
+    too_long: TooLong = "truncate_right"
+    """what happens to longer rows: error, truncate_left, truncate_right, drop or split"""
+    batch: Batch = Batch()
+    """how much one optimiser step learns from, over all devices"""
+    pack_tokens: Annotated[int, Field(ge=2)] = 2048
+    """tokens that are run at once: memory, not the result, depends on it"""
+    shuffle: bool = True
+    """a new order each epoch, or the order of the files"""
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """processes that tokenise; the result is the same for any number"""
+    cache: Path | None = None
+    """where tokenised rows are kept; $DANLU_CACHE or ~/.cache/danlu if not given"""
