@@ -21,15 +21,23 @@ def save_weights(model: nn.Module, folder: Path, state: dict[str, Tensor] | None
     `state` holds newer values of some or all parameters, such as fp32 masters; they are rounded once, here.
     """
     assert isinstance(model, PreTrainedModel)
-    state = {name: value.to(model.state_dict()[name].dtype) for name, value in (state or {}).items()}
+    dtypes = {name: value.dtype for name, value in model.state_dict().items()}
+    rounded = {name: value.to(dtypes[name]) for name, value in (state or {}).items()}
     with without_bars():
-        model.save_pretrained(folder, state_dict={**model.state_dict(), **state}, max_shard_size=SHARD)
+        model.save_pretrained(folder, state_dict=newest(model, rounded), max_shard_size=SHARD)
+
+
+def newest(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The model's state with newer values in it, under every name that a tied weight goes by."""
+    values = {id(parameter): state[name] for name, parameter in model.named_parameters() if name in state}
+    everywhere = model.named_parameters(remove_duplicate=False)
+    return model.state_dict() | {name: values[id(each)] for name, each in everywhere if id(each) in values}
 
 
 def save_adapter(model: PeftModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     """adapter_model.safetensors and adapter_config.json, which names the base model."""
     # without False, peft asks the hub whether the base model's vocabulary was another
-    model.save_pretrained(str(folder), state_dict={**model.state_dict(), **(state or {})}, save_embedding_layers=False)
+    model.save_pretrained(str(folder), state_dict=newest(model, state or {}), save_embedding_layers=False)
     config = json.loads((folder / "adapter_config.json").read_text())
     if config.get("ensure_weight_tying"):
         # peft drops the output layer's name here, and knows by no other that it is tied when it loads GPT-2 or Falcon
