@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import danlu
-from danlu.core.parts import Folder
+from danlu.core.parts import Folder, Part
 from tests.house.rules import REPOSITORY
 
 LIST = """
@@ -30,10 +30,17 @@ def packages(package: ModuleType) -> Iterator[ModuleType]:
             yield importlib.import_module(module.name)
 
 
+def base_of(room: ModuleType) -> dict[str, object]:
+    """What a package's `base.py` defines, if it has one."""
+    has_base = any(module.name == "base" for module in pkgutil.iter_modules(room.__path__))
+    return vars(importlib.import_module(f"{room.__name__}.base")) if has_base else {}
+
+
 def folders(package: ModuleType) -> Iterator[Folder]:
-    """Every folder of parts inside a package."""
+    """Every folder of parts inside a package, made in its `__init__.py` or in its `base.py`."""
     for room in packages(package):
-        yield from [f for f in vars(room).values() if isinstance(f, Folder) and f.package == room.__name__]
+        things = [thing for thing in [*vars(room).values(), *base_of(room).values()] if isinstance(thing, Folder)]
+        yield from {id(folder): folder for folder in things if folder.package == room.__name__}.values()
 
 
 def wrong_parts(package: ModuleType) -> list[str]:
@@ -57,12 +64,16 @@ def wrong_parts(package: ModuleType) -> list[str]:
 
 
 def unlisted(package: ModuleType) -> list[str]:
-    """Packages with a `base.py` (a kind of part) whose `__init__.py` has no Folder."""
+    """Packages whose `base.py` defines a kind of part, and that have no Folder."""
     listed = {folder.package for folder in folders(package)}
-    inside = {
-        room.__name__: {module.name for module in pkgutil.iter_modules(room.__path__)} for room in packages(package)
-    }
-    return sorted(room for room, names in inside.items() if "base" in names and room not in listed)
+    return [room.__name__ for room in packages(package) if kinds_in(room) and room.__name__ not in listed]
+
+
+def kinds_in(room: ModuleType) -> list[type[Part]]:
+    """The kinds of part that a package's `base.py` defines."""
+    base = f"{room.__name__}.base"
+    types = [thing for thing in base_of(room).values() if isinstance(thing, type) and thing.__module__ == base]
+    return [kind for kind in types if issubclass(kind, Part)]
 
 
 def imported_by_listing(name: str, path: str = "") -> list[str]:
