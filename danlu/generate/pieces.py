@@ -17,16 +17,18 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 def pieces(tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> Iterator[str]:
     """The text as it grows; joined, the pieces are the decoded whole."""
     seen: list[int] = []
-    start = told = 0
+    start, before, fresh, shown = 0, "", "", 0
     for token in ids:
         seen.append(token)
-        before, now = decode(tokenizer, seen[start:told]), decode(tokenizer, seen[start:])
-        # an unfinished character decodes to U+FFFD; four bytes are the longest, so after that it is really broken
-        if len(now) <= len(before) or (now.endswith(BROKEN) and len(seen) - told < 4):
-            continue
-        yield now[len(before) :]
-        told = len(seen)
-        start = max(0, told - WINDOW)
-    rest = decode(tokenizer, seen[start:])[len(decode(tokenizer, seen[start:told])) :]
-    if rest:
-        yield rest
+        now = decode(tokenizer, seen[start:])
+        fresh = now[len(before) :]
+        # an unfinished character decodes to U+FFFD, in byte-fallback tokenizers together with whole ones before it
+        settled = fresh.rstrip(BROKEN) if now.startswith(before) else ""
+        if len(settled) > shown:
+            yield settled[shown:]
+            shown = len(settled)
+        if fresh and settled == fresh:
+            start, shown, fresh = max(start, len(seen) - WINDOW), 0, ""
+            before = decode(tokenizer, seen[start:])
+    if fresh[shown:]:
+        yield fresh[shown:]
