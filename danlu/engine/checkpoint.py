@@ -82,6 +82,7 @@ class Checkpoints:
         self.folder, self.limit, self.verify = folder, limit, verify
         self.config, self.world_size = dict(config or {}), world_size
         self.failures = 0
+        self._may_differ = False
 
     def __iter__(self) -> Iterator[Path]:
         """The folders of all checkpoints, newest first; not verified."""
@@ -125,6 +126,7 @@ class Checkpoints:
         None when there never was one. A `CheckpointError` when there are some and none can be trusted, when a newer
         danlu wrote it, or when it belongs to another configuration.
         """
+        self._may_differ |= allow_config_change  # a later return to a checkpoint needs no second consent
         skipped: list[str] = []
         for path in self:
             try:
@@ -132,7 +134,7 @@ class Checkpoints:
             except Damaged as damage:
                 skipped.append(self._quarantine(path, damage))
                 continue
-            self._refuse_other_config(path, manifest, allow_config_change)
+            self._refuse_other_config(path, manifest)
             self._mend_pointers(path)
             return Checkpoint(path, manifest, tuple(skipped))
         bad = sorted(path.name for path in self.folder.glob("step-*.bad*"))
@@ -142,14 +144,6 @@ class Checkpoints:
                 "Nothing was trained. Bring back a good copy, or start again with --from-scratch"
             )
         return None
-
-    def drop_after(self, step: int) -> None:
-        """Make a step the newest: later checkpoints go, so that none of an abandoned branch is resumed by mistake."""
-        for path in self:
-            if step_of(path) > step and (path / PIN).exists():
-                os.rename(path, _free_name(path.with_suffix(".kept")))
-            elif step_of(path) > step:
-                self._remove(path)
 
     def mark_best(self, path: Path) -> None:
         """Point `best` at a checkpoint, which is then never removed."""
@@ -242,8 +236,8 @@ class Checkpoints:
         os.rename(path, doomed)
         shutil.rmtree(doomed)
 
-    def _refuse_other_config(self, path: Path, manifest: Manifest, allowed: bool) -> None:
-        if allowed or hash_of(manifest.config) == hash_of(self.config):
+    def _refuse_other_config(self, path: Path, manifest: Manifest) -> None:
+        if self._may_differ or hash_of(manifest.config) == hash_of(self.config):
             return
         changed = "\n  ".join(differences(manifest.config, self.config))
         raise CheckpointError(

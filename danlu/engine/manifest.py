@@ -5,6 +5,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +98,7 @@ class Manifest:
                 raise Damaged(f"{name} was changed after it was written (its SHA-256 differs)")
 
 
+@cache
 def versions() -> dict[str, str]:
     """The versions of what decides a run's numbers."""
     packages = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy")

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, threads, the commit. No secrets: neither the environment nor the command line."""
+"""What a run ran on: versions, devices, threads, the commit; neither environment variables nor the command line."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""The one truth about a run: a folder that can be read without danlu. The command line, the board and tests read this."""
+"""The one truth about a run: a folder that can be read without danlu. The command line, board and tests read this."""
 
 import json
 import re
