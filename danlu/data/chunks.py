@@ -42,7 +42,8 @@ class Work:
     ) -> None:
         self.source, self.format = source, format
         self.encoder = Encoder(tokenizer, template)
-        self.max_length, self.too_long = max_length, too_long
+        self.max_length = max_length
+        self.too_long: TooLong = too_long
         wide = len(tokenizer) > np.iinfo(np.uint16).max
         self.id_type = np.dtype(np.uint32 if wide else np.uint16)
 

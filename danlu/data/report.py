@@ -57,8 +57,10 @@ class SourceReport:
     @classmethod
     def of(cls, tree: dict[str, Any]) -> "SourceReport":
         """Read back what `asdict` wrote."""
-        told = {key: {reason: Counted(**one) for reason, one in tree[key].items()} for key in ("dropped", "changed")}
-        return cls(**tree | told)
+        told: dict[str, Any] = {
+            key: {reason: Counted(**one) for reason, one in tree[key].items()} for key in ("dropped", "changed")
+        }
+        return cls(**{**tree, **told})
 
 
 def count(where: dict[str, Counted], what: str, times: int, place: str) -> None:

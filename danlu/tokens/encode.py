@@ -11,6 +11,7 @@ from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
 from danlu.samples import Conversation, Document, Message
+from danlu.tokens.head import head_of
 from danlu.tokens.spans import Markers, Written, write_chat, write_document, write_prompt
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import adds_bos, special_id
@@ -57,6 +58,7 @@ class Encoder:
         self.added = set(tokenizer.added_tokens_decoder)
         self.bos = special_id(tokenizer, "bos") if adds_bos(tokenizer) else []
         self.eos = special_id(tokenizer, "eos")
+        self.head = head_of(self.scribe, self.backend)
         self.seen: dict[str, list[int]] = {}
 
     def samples(self, samples: Sequence[Conversation | Document]) -> list[Encoded]:
@@ -92,10 +94,18 @@ class Encoder:
 
     def encode_pieces(self, written: list[Written]) -> list[list[tuple[int, Encoding]]]:
         """Encode every text between its cuts, all in one batch."""
-        edges = [[0, *one.cuts, len(one.text)] for one in written]
+        edges = [self.edges(one) for one in written]
         texts = [one.text[a:b] for one, at in zip(written, edges, strict=True) for a, b in pairwise(at)]
         encodings = iter(self.backend.encode_batch(texts, add_special_tokens=False))
-        return [[(start, next(encodings)) for start in at[:-1]] for at in edges]
+        pieces = [[(start, next(encodings)) for start in at[:-1]] for at in edges]
+        head = [(0, self.head.encoding)] if self.head else []
+        return [[*head, *some] if at[0] else some for at, some in zip(edges, pieces, strict=True)]
+
+    def edges(self, written: Written) -> list[int]:
+        """Where a text's pieces begin and end, behind the head that all chats share."""
+        edges = [0, *written.cuts, len(written.text)]
+        headed = self.head is not None and len(self.head.text) < edges[1] and written.text.startswith(self.head.text)
+        return [len(self.head.text), *edges[1:]] if self.head and headed else edges
 
     def cut_more(self, written: Written, pieces: list[tuple[int, Encoding]]) -> bool:
         """Add a cut at every answer's start whose prompt, served by itself, would have other ids."""
@@ -114,12 +124,12 @@ class Encoder:
     def served_alike(self, encoding: Encoding, text: str, start: int) -> bool:
         """Whether the ids before `start` are those of the text before it."""
         token = encoding.char_to_token(start)
-        if token is None or encoding.token_to_chars(token)[0] != start:
+        if token is None or chars_of(encoding, token)[0] != start:
             return False
         ids = encoding.ids
         # Added tokens split a text before anything else looks at it, so only what follows the last one can differ.
         last = next((n for n in range(token - 1, -1, -1) if ids[n] in self.added), 0)
-        begin = encoding.token_to_chars(last)[0] if last else 0
+        begin = chars_of(encoding, last)[0] if last else 0
         return ids[last:token] == self.ids_of(text[begin:start])
 
     def ids_of(self, text: str) -> list[int]:
@@ -163,7 +173,7 @@ def tokens_of(encoding: Encoding, start: int, end: int) -> list[tuple[int, int]]
     count = len(encoding)
     if not count or end <= 0:
         return []
-    total = encoding.token_to_chars(count - 1)[1]
+    total = chars_of(encoding, count - 1)[1]
     start, end = max(start, 0), min(end, total)
     if start == 0 and end == total:
         return [(0, count)]
@@ -176,6 +186,13 @@ def tokens_of(encoding: Encoding, start: int, end: int) -> list[tuple[int, int]]
         return []
     last = next(token for at in range(end - 1, -1, -1) if (token := encoding.char_to_token(at)) is not None) + 1
     # A character of several tokens is known to char_to_token by its first one only.
-    while last < count and encoding.token_to_chars(last)[0] < end:
+    while last < count and chars_of(encoding, last)[0] < end:
         last += 1
     return [(first, last)]
+
+
+def chars_of(encoding: Encoding, token: int) -> tuple[int, int]:
+    """The characters of one token."""
+    found = encoding.token_to_chars(token)
+    assert found is not None
+    return found
