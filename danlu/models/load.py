@@ -30,7 +30,7 @@ class RopeScaling(Config):
 
     kind: Literal["linear", "dynamic", "yarn"] = "linear"
     """how positions are stretched"""
-    factor: float = Field(2.0, gt=1)
+    factor: float = Field(default=2.0, gt=1)
     """how many times longer the texts may be"""
 
 
@@ -83,6 +83,12 @@ def base_of(folder: Path) -> Path:
     return resolve(base)
 
 
+def tokenizer_folder(folder: Path) -> Path:
+    """Where a model's tokenizer lies: with an adapter, or else with its base."""
+    own = (folder / "tokenizer_config.json").is_file() or not (folder / ADAPTER).is_file()
+    return folder if own else base_of(folder)
+
+
 def load_adapter(model: PreTrainedModel, folder: Path, *, learns: bool = False) -> PeftModel:
     """A model with the adapter of a folder beside its weights, in float32."""
     config = read_config(folder / ADAPTER)
@@ -104,7 +110,7 @@ def load_base(folder: Path, dtype: torch.dtype | None, rope_scaling: RopeScaling
         if rope_scaling is not None:
             stretch(config, rope_scaling)
         with without_bars():
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype or "auto",
@@ -115,6 +121,7 @@ def load_base(folder: Path, dtype: torch.dtype | None, rope_scaling: RopeScaling
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: {error}") from error
+    model, found = loaded
     if found["missing_keys"]:
         what = describe_missing(sorted(found["missing_keys"]), sorted(found["unexpected_keys"]))
         raise UserError(f"{folder}: {what}")

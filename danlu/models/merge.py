@@ -11,6 +11,7 @@ from danlu.core.errors import UserError
 def merge(model: PeftModel) -> PreTrainedModel:
     """The base model with the adapter added into its weights: summed in float32, rounded once to what they were."""
     base = model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
     if base.config.to_dict().get("quantization_config"):
         raise UserError("an adapter is merged into whole weights, and these are quantized; load the base in bfloat16")
     dtype = base.dtype

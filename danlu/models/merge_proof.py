@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from danlu.core.errors import UserError
 from danlu.core.files import folder_at_once
-from danlu.models.load import load_model
+from danlu.models.load import base_of, load_model, read_config, tokenizer_folder
 from danlu.models.merge import merge
-from danlu.models.resolve import resolve
+from danlu.models.resolve import MODEL, resolve
 from danlu.models.save import save_tokenizer, save_weights
 from danlu.tokens.templates.base import Template
 from danlu.tokens.templates.own import Own
@@ -44,12 +45,12 @@ def merge_adapter(
     model = load_model(source, torch.float32)
     if not isinstance(model, PeftModel):
         raise UserError(f"{adapter}: a whole model, there is no adapter to merge")
-    stored = dtype or load_dtype(model)
+    stored = dtype or stored_dtype(source)
     before = probe(model)
     merged = merge(model)
     for parameter in merged.parameters():
         parameter.data = parameter.data.to(stored)
-    tokenizer = load_tokenizer(source if (source / "tokenizer.json").is_file() else merged.name_or_path)
+    tokenizer = load_tokenizer(tokenizer_folder(source))
     with folder_at_once(into) as aside:
         save_weights(merged, aside)
         save_tokenizer(tokenizer, template or Own(), aside)
@@ -58,14 +59,14 @@ def merge_adapter(
     return Merged(into, (before - after).abs().max().item(), same.item())
 
 
-def load_dtype(model: PeftModel) -> torch.dtype:
-    """The dtype that the base model is stored in."""
-    return getattr(torch, stored) if isinstance(stored := model.config.dtype, str) else stored
+def stored_dtype(adapter: Path) -> torch.dtype:
+    """The dtype that the base model of an adapter is stored in."""
+    name = read_config(base_of(adapter) / MODEL).get("dtype")
+    return getattr(torch, name) if name else torch.float32
 
 
 @torch.no_grad()
-def probe(model: nn.Module) -> Tensor:
+def probe(model: PreTrainedModel | PeftModel) -> Tensor:
     """Logits[T, V] in float32 over T tokens spread evenly over the vocabulary."""
-    size = model.get_input_embeddings().weight.shape[0]
-    ids = torch.linspace(0, size - 1, PROBE_TOKENS).long()
+    ids = torch.linspace(0, model.config.vocab_size - 1, PROBE_TOKENS).long()
     return model.eval()(input_ids=ids[None]).logits[0].float()

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import abc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -79,7 +80,7 @@ class Talk:
         """Forget everything but the system prompt."""
         self.messages = list(self.opening)
 
-    def say(self, words: str) -> Iterator[str]:
+    def say(self, words: str) -> abc.Generator[str, None, None]:
         """The answer in pieces; an answer that is cut off is remembered as far as it came."""
         chat = [*self.messages, Message("user", words)]
         said: list[str] = []

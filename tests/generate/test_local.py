@@ -1,12 +1,15 @@
 import threading
 from contextlib import closing
+from functools import partial
 
 import pytest
 import torch
 
 from danlu.core.errors import UserError
 from danlu.generate.base import GenerationConfig
-from danlu.generate.local import Local, complete
+from danlu.generate.complete import complete
+from danlu.generate.local import Local
+from danlu.generate.stream import stream
 from danlu.models.adapters.lora import Lora
 from danlu.models.builtin.tiny import ARCHITECTURES
 from danlu.models.load import load_model
@@ -36,7 +39,7 @@ def test_each_row_stops_by_itself(tiny):
 
 def test_the_stop_token_is_no_part_of_the_answer(tiny):
     model = Local.open(tiny("llama"))
-    ended, cut = model.completion(7, [70, 71, 2]), model.completion(7, [70, 71])
+    ended, cut = model.completion(7, [70, 71, 2], {2}), model.completion(7, [70, 71], {2})
     assert (ended.ids, ended.finish, ended.num_prompt_tokens) == ([70, 71], "stop", 7)
     assert (cut.ids, cut.finish) == ([70, 71], "length")
     assert ended.text == cut.text
@@ -75,17 +78,18 @@ def test_a_stream_is_the_answer_in_pieces(architecture, tiny):
 
 
 def test_closing_a_stream_stops_the_model(tiny):
-    model = Local.open(tiny("llama"))
+    write = partial(complete, load_model(tiny("llama")), [[5, 6]], GenerationConfig(max_tokens=200), set(), 0)
+    written = []
     before = threading.active_count()
-    with closing(model.stream_ids([5, 6], GenerationConfig(max_tokens=200))) as stream:
-        next(stream)
+    with closing(stream(lambda **hooks: written.extend(write(**hooks)))) as tokens:
+        next(tokens)
     assert threading.active_count() == before
+    assert 1 <= len(written[0]) < 200
 
 
 def test_what_breaks_in_the_stream_is_raised_where_it_is_read(tiny):
-    model = Local.open(tiny("llama"))
     with pytest.raises(IndexError):
-        list(model.stream_ids([5, 99_999], SHORT))
+        list(stream(partial(complete, load_model(tiny("llama")), [[5, 99_999]], SHORT, set(), 0)))
 
 
 def test_a_chat_longer_than_the_model_reads_is_refused(tiny):

@@ -18,7 +18,8 @@ def test_special_tokens_are_the_models_own(smollm2):
     assert (tokenizer.bos_token, tokenizer.bos_token_id) == ("<|im_start|>", 1)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
     assert (tokenizer.pad_token_id, tokenizer.unk_token_id) == (0, 0)
-    config, generation = (json.loads((smollm2 / f"{name}.json").read_text()) for name in ("config", "generation_config"))
+    config = json.loads((smollm2 / "config.json").read_text())
+    generation = json.loads((smollm2 / "generation_config.json").read_text())
     assert [config[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [1, 2, 0]
     assert generation["eos_token_id"] == [2]
     assert generation["pad_token_id"] == 0

@@ -66,7 +66,7 @@ def test_an_unfinished_run_names_its_newest_checkpoint(tmp_path):
     for name in ("step-000002", "step-000010", "step-000011.bad"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     (tmp_path / "run.yaml").touch()
-    with pytest.raises(UserError, match="has not finished.*step-000010"):
+    with pytest.raises(UserError, match=r"has not finished.*step-000010"):
         resolve(tmp_path)
 
 
@@ -137,13 +137,13 @@ def test_wrong_paths_say_what_to_type(tmp_path, monkeypatch):
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(resolving, "snapshot_download", offline)
-    with pytest.raises(UserError, match="hf download Qwen/Qwen3-0.6B"):
+    with pytest.raises(UserError, match=r"hf download Qwen/Qwen3-0.6B"):
         resolve("Qwen/Qwen3-0.6B")
 
 
 def test_what_is_no_language_model_is_said(copied):
     edit(copied / "config.json", model_type="lama")
-    with pytest.raises(UserError, match="'lama' is no language model.*did you mean 'llama'"):
+    with pytest.raises(UserError, match=r"'lama' is no language model.*did you mean 'llama'"):
         load_model(copied)
     (copied / "config.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
@@ -179,7 +179,7 @@ class Bomb:
 def test_pickled_weights_are_refused_unread(name, copied, tmp_path):
     (copied / "model.safetensors").unlink()
     torch.save(Bomb(tmp_path / "marker"), copied / name)
-    with pytest.raises(UserError, match=f"pickled.*{name}"):
+    with pytest.raises(UserError, match=rf"pickled.*{name}"):
         load_model(copied)
     assert not (tmp_path / "marker").exists()
 
@@ -196,7 +196,8 @@ def test_a_folders_own_code_is_refused_without_a_question(copied, tmp_path):
     edit(copied / "config.json", auto_map={"AutoModelForCausalLM": "evil.Model", "AutoConfig": "evil.Config"})
     (copied / "evil.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
     script = f"from pathlib import Path; from danlu.models.load import load_model; load_model(Path({str(copied)!r}))"
-    ended = subprocess.run([sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 1
     assert "UserError" in ended.stderr
     assert "auto_map" in ended.stderr
@@ -206,7 +207,7 @@ def test_a_folders_own_code_is_refused_without_a_question(copied, tmp_path):
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation_internal", "_attn_implementation"])
 def test_kernels_from_the_hub_are_refused(key, copied):
     edit(copied / "config.json", text_config={key: "evil/kernels"})
-    with pytest.raises(UserError, match="evil/kernels.*never fetched"):
+    with pytest.raises(UserError, match=r"evil/kernels.*never fetched"):
         load_model(copied)
 
 

@@ -58,7 +58,7 @@ class Freeze(Adapter):
     def outside(self, model: PreTrainedModel, path: str) -> dict[str, nn.Parameter]:
         """The parameters outside the blocks that learn: tables if `embeddings`, the rest if `norm`."""
         layers = (model.get_input_embeddings(), model.get_output_embeddings())
-        tables = {id(table) for layer in layers for table in layer.parameters()}
+        tables = {id(table) for layer in layers if layer for table in layer.parameters()}
         others = {name: parameter for name, parameter in model.named_parameters() if not name.startswith(f"{path}.")}
         return {name: each for name, each in others.items() if (self.embeddings if id(each) in tables else self.norm)}
 

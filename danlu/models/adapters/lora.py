@@ -1,5 +1,6 @@
 """Low-rank adaptation: small matrices beside frozen ones learn: https://arxiv.org/abs/2106.09685"""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -17,17 +18,19 @@ from danlu.models.blocks import blocks_of, inside
 from danlu.models.load import load_adapter, resolve
 from danlu.models.save import save_adapter
 
+log = logging.getLogger(__name__)
+
 ALL = "all-linear"
 
 
 class Lora(Adapter):
     """Small low-rank matrices beside the frozen weights learn."""
 
-    rank: int = Field(16, ge=1)
+    rank: int = Field(default=16, ge=1)
     """inner size of the matrices"""
-    alpha: float = Field(32.0, gt=0)
+    alpha: int = Field(default=32, ge=1)
     """their sum is scaled by alpha / rank, or alpha / sqrt(rank) with rslora"""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """share of the inputs that is dropped while learning"""
     target: str | list[str] = ALL
     """names of the linear layers, such as q_proj,v_proj; all-linear takes every one inside the blocks"""
@@ -39,7 +42,7 @@ class Lora(Adapter):
     """scale by the square root of the rank: https://arxiv.org/abs/2312.03732"""
     dora: bool = False
     """learn direction and size apart, slower: https://arxiv.org/abs/2402.09353"""
-    plus_ratio: float = Field(1.0, gt=0)
+    plus_ratio: float = Field(default=1.0, gt=0)
     """the second matrix learns this many times faster (LoRA+ advises 16): https://arxiv.org/abs/2402.12354"""
     init: Literal["kaiming", "gaussian", "orthogonal"] = "kaiming"
     """how the first matrix begins; the second begins at zero, save with orthogonal"""
@@ -56,6 +59,8 @@ class Lora(Adapter):
         """The adapter of a folder, learning again."""
         wrapped = load_adapter(model, folder, learns=True)
         config = wrapped.peft_config["default"]
+        if not isinstance(config, LoraConfig):
+            raise UserError(f"adapter.start: {folder} holds a {config.peft_type} adapter, expected LORA")
         for field, there in (("rank", config.r), ("alpha", config.lora_alpha)):
             if field in self.model_fields_set and getattr(self, field) != there:
                 raise UserError(f"adapter.{field}: {getattr(self, field)}, but {folder} has {there}; leave it out")
@@ -63,9 +68,11 @@ class Lora(Adapter):
 
     def peft_config(self, model: PreTrainedModel) -> LoraConfig:
         """The same settings in peft's words."""
+        if self.target == ALL and not self.experts and expert_tensors(model):
+            log.info("the experts of this mixture do not learn; adapter.experts=true makes them")
         return LoraConfig(
             r=self.rank,
-            lora_alpha=int(self.alpha) if self.alpha == int(self.alpha) else self.alpha,
+            lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             target_modules=self.targets(model),
             target_parameters=expert_parameters(model) if self.experts else None,
@@ -113,10 +120,16 @@ def linear_layers(model: PreTrainedModel) -> list[str]:
 
 def expert_parameters(model: PreTrainedModel) -> list[str]:
     """Names of the tensors that hold one matrix for each expert: experts.gate_up_proj, experts.down_proj."""
+    names = expert_tensors(model)
+    if not names:
+        raise UserError(f"adapter.experts: {type(model).__name__} is no mixture of experts")
+    return names
+
+
+def expert_tensors(model: PreTrainedModel) -> list[str]:
+    """The last two components of the path of each tensor with three dimensions in a block."""
     _, blocks = blocks_of(model)
     found = {name for block in blocks for name, parameter in block.named_parameters() if parameter.ndim == 3}
-    if not found:
-        raise UserError(f"adapter.experts: {type(model).__name__} is no mixture of experts")
     return sorted({".".join(name.split(".")[-2:]) for name in found})
 
 

@@ -33,7 +33,7 @@ class GGUF:
 
     def __init__(self, path: Path) -> None:
         self.bytes = np.memmap(path, np.uint8, "c")
-        self._view, self._at = memoryview(self.bytes), 0
+        self._view, self._at = self.bytes.data, 0
         if bytes(self._view[:4]) != b"GGUF":
             raise UserError(f"{path}: not a GGUF file (it begins with {bytes(self._view[:4])!r})")
         self._at = 4

@@ -1,6 +1,7 @@
 """Tiny random models, one of each architecture: real in every way but size, for tests and first tries."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig
@@ -9,7 +10,8 @@ from danlu.models.builtin.tiny_tokenizer import VOCAB_SIZE, tiny_tokenizer
 from danlu.models.quiet import without_bars
 
 SEED = 20230714
-LLAMA = {
+Sizes = dict[str, Any]
+LLAMA: Sizes = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -17,12 +19,12 @@ LLAMA = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 256,
 }
-FULL_HEADS = LLAMA | {"num_key_value_heads": 4}
-GEMMA = LLAMA | {"head_dim": 16}
-OLD = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+FULL_HEADS: Sizes = LLAMA | {"num_key_value_heads": 4}
+GEMMA: Sizes = LLAMA | {"head_dim": 16}
+OLD: Sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 
 # the architecture's name here -> the model type in transformers, and its sizes
-ARCHITECTURES: dict[str, tuple[str, dict[str, object]]] = {
+ARCHITECTURES: dict[str, tuple[str, Sizes]] = {
     "llama": ("llama", LLAMA),
     "mistral": ("mistral", LLAMA | {"sliding_window": None}),
     "qwen2": ("qwen2", LLAMA | {"tie_word_embeddings": True}),

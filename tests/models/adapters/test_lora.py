@@ -104,9 +104,9 @@ def test_adapters_are_float32_beside_bfloat16_weights(tiny):
 
 
 def test_a_name_that_matches_nothing_is_an_error(tiny):
-    with pytest.raises(UserError, match="'q_pro'.*did you mean 'q_proj'"):
+    with pytest.raises(UserError, match=r"'q_pro'.*did you mean 'q_proj'"):
         Lora(target=["v_proj", "q_pro"]).apply(load_model(tiny("llama")))
-    with pytest.raises(UserError, match="known: .*query_key_value"):
+    with pytest.raises(UserError, match=r"known: .*query_key_value"):
         Lora(target=["q_proj"]).apply(load_model(tiny("falcon")))
 
 
