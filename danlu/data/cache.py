@@ -52,8 +52,12 @@ class TokenSet:
 
     def place(self, number: int) -> Place:
         """Which file and row this came from."""
-        at, row = self.places[number]
+        at, row, _ = self.places[number]
         return int(at), int(row)
+
+    def was_cut(self, number: int) -> bool:
+        """Whether a row is only a part of what was read."""
+        return bool(self.places[number, 2])
 
     def segment(self, number: int) -> Segment:
         """A row's place in its file, to go with its tokens."""
@@ -87,7 +91,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_tokens(folder: Path, chunks: Iterable[Chunk], key: str, id_type: np.dtype[Any], report: SourceReport) -> None:
     """Append chunks to a folder's files; `report` has the source's files and format already."""
-    lengths, places = [np.zeros(1, np.int64)], [np.zeros((0, 2), np.int64)]
+    lengths, places = [np.zeros(1, np.int64)], [np.zeros((0, 3), np.int64)]
     with open(folder / "tokens.bin", "wb") as tokens, open(folder / "trained.bin", "wb") as trained:
         for chunk in chunks:
             tokens.write(chunk.ids.tobytes())

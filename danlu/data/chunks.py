@@ -19,7 +19,10 @@ from danlu.tokens.templates.base import Template
 
 @dataclass(slots=True)
 class Chunk:
-    """Encoded rows, end to end. R: rows, N: tokens. ids[N], trained[N] bool, lengths[R], places[R, 2]."""
+    """Encoded rows, end to end. R: rows, N: tokens.
+
+    ids[N], trained[N] bool, lengths[R], places[R, 3]: file, row and whether it was cut.
+    """
 
     ids: np.ndarray
     trained: np.ndarray
@@ -108,5 +111,5 @@ class Work:
         trained = np.concatenate([row.trained for row in rows] or [np.zeros(0)]).astype(bool)
         report.rows_out, report.tokens, report.trained_tokens = len(rows), len(ids), int(trained.sum())
         report.longest = int(lengths.max(initial=0))
-        places = np.array([place for place, _ in kept], np.int64).reshape(-1, 2)
+        places = np.array([(*place, row.cut) for place, row in kept], np.int64).reshape(-1, 3)
         return Chunk(ids, trained, lengths, places, report)

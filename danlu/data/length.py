@@ -27,7 +27,7 @@ def part(row: Encoded, start: int, end: int) -> Encoded:
     """Some of a row's ids; the first one has nothing before it now, so it is not trained."""
     trained = row.trained[start:end].copy()
     trained[:1] = False
-    return Encoded(row.ids[start:end], trained)
+    return Encoded(row.ids[start:end], trained, cut=True)
 
 
 def num_trained(row: Encoded) -> int:

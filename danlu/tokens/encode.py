@@ -29,6 +29,8 @@ class Encoded:
     """why the template refused this sample, which has no ids then"""
     note: str = ""
     """what was added to the sample"""
+    cut: bool = False
+    """whether it is only a part of a sample"""
 
 
 def encode_samples(

@@ -1,0 +1,98 @@
+"""Show what a model is trained on: the words that count in the loss stand out, and every lost row is counted."""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from transformers import PreTrainedTokenizerFast
+
+from danlu.data.cache import TokenSet
+from danlu.data.config import DataConfig
+from danlu.data.pipeline import load_data
+from danlu.data.report import DataReport
+from danlu.samples import Sample
+from danlu.tokens.tokenizer import load_tokenizer
+
+# escape sequences, other control characters, and marks that turn the direction of writing
+CONTROL = re.compile(
+    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+)
+STYLES = {
+    (True, False): "green underline",
+    (True, True): "bold green underline",
+    (False, False): "",
+    (False, True): "magenta",
+}
+
+
+def show(
+    config: DataConfig,
+    tokenizer: PreTrainedTokenizerFast | str,
+    learns_from: tuple[type[Sample], ...],
+    *,
+    examples: int = 2,
+    ids: bool = False,
+    seed: int = 0,
+    console: Console | None = None,
+) -> None:
+    """Print the data report and some examples of each source."""
+    console = console or Console()
+    tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    data = load_data(config, tokenizer, learns_from, seed=seed)
+    for one in [*data.sets, *data.held_out_sets]:
+        for number in range(min(examples, len(one))):
+            console.print(heading(one, number))
+            console.print(row_text(one, number, tokenizer), soft_wrap=True)
+            if ids:
+                console.print(Text(" ".join(map(str, one.row(number)[0].tolist())), "dim"), soft_wrap=True)
+    console.print(Text("green and underlined: trained; magenta: special tokens", "dim"))
+    console.print(table(data.report))
+    for line in data.report.lines():
+        console.print(Text(line), soft_wrap=True)
+
+
+def heading(one: TokenSet, number: int) -> Text:
+    """Where a row came from, and how long it is."""
+    ids, trained = one.row(number)
+    return Text(
+        f"\n{one.name}  {one.where(number)}  {len(ids):,} tokens, {np.count_nonzero(trained):,} trained", "bold"
+    )
+
+
+def row_text(one: TokenSet, number: int, tokenizer: PreTrainedTokenizerFast) -> Text:
+    """A row's words, styled by what is trained."""
+    ids, trained = one.row(number)
+    text = Text()
+    for words, is_trained, is_special in stretches(ids, trained, tokenizer):
+        text.append(CONTROL.sub("", words), STYLES[is_trained, is_special])
+    if one.was_cut(number):
+        text.append(" … cut at max_length", "bold red")
+    return text
+
+
+def stretches(
+    ids: np.ndarray, trained: np.ndarray, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[tuple[str, bool, bool]]:
+    """(words, trained, special) in order. Neighbours are decoded together: a character may be several tokens."""
+    added = set(tokenizer.added_tokens_decoder)
+    flags = [(bool(learnt), int(id) in added) for id, learnt in zip(ids, trained, strict=True)]
+    end, before = 0, ""
+    for (is_trained, is_special), run in groupby(flags):
+        end += len(list(run))
+        # from the start each time: many decoders drop the space before their first word
+        text = str(tokenizer.decode(ids[:end].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        yield text[len(before) :], is_trained, is_special
+        before = text
+
+
+def table(report: DataReport) -> Table:
+    """The counts of every source."""
+    made = Table("source", "format", "rows", "dropped", "cut", "tokens", "trained", "held out")
+    for name, one in report.sources.items():
+        counts = (one.rows_out, one.rows_dropped, one.truncated_rows, one.tokens, one.trained_tokens)
+        made.add_row(name, one.format, *(f"{count:,}" for count in (*counts, report.held_out.get(name, 0))))
+    return made
