@@ -70,16 +70,14 @@ class Outcome:
 
 
 def every(
-    operations: list[str], *, kill: bool = False, tear: bool = False, kinds: tuple[Kind, ...] = ()
+    operations: list[str], stride: int = 1, *, kill: bool = False, tear: bool = False, kinds: tuple[Kind, ...] = ()
 ) -> Iterator[Fault]:
-    """Every fault of these kinds that such a list of operations can meet."""
-    for at, name in enumerate(operations):
-        if kill:
-            yield Fault(at, "kill")
-        if tear and name in TEARABLE:
-            yield Fault(at, "tear")
-        for kind in kinds:
-            yield Fault(at, kind)
+    """Every fault of these kinds that such a list of operations can meet, or every `stride`-th."""
+    wanted: tuple[Kind, ...] = (*(("kill",) if kill else ()), *(("tear",) if tear else ()), *kinds)
+    possible = [
+        Fault(at, kind) for at, name in enumerate(operations) for kind in wanted if kind != "tear" or name in TEARABLE
+    ]
+    yield from possible[::stride]
 
 
 def run(work: Callable[[], Any], fault: Fault | None = None, *, under: Path) -> Outcome:

@@ -7,6 +7,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 
+@pytest.fixture(params=[7, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def stride(request: pytest.FixtureRequest) -> int:
+    """Strike at every operation in the slow suite, at every seventh in the quick one."""
+    return request.param
+
+
 @pytest.fixture
 def memory() -> Iterator[Path]:
     """A folder in memory where there is one: a kill does not care, and an fsync there costs nothing."""

@@ -35,9 +35,9 @@ def operations(memory: Path) -> list[str]:
     return run(lambda: three_saves(memory / "clean"), under=memory).operations
 
 
-def test_full_or_read_only_for_one_operation(operations, memory):
+def test_full_or_read_only_for_one_operation(operations, memory, stride):
     """A save either works at the second try or is missed; the next one works."""
-    for fault in every(operations, kinds=("full", "denied")):
+    for fault in every(operations, stride, kinds=("full", "denied")):
         folder = memory / f"{fault.kind}-{fault.at}"
         folder.mkdir()
         outcome = run(lambda folder=folder: three_saves(folder), fault, under=folder)
@@ -46,8 +46,8 @@ def test_full_or_read_only_for_one_operation(operations, memory):
         assert len(outcome.value["whole"]) >= 1, fault
 
 
-def test_full_from_some_operation_on(operations, memory):
-    for at in range(len(operations)):
+def test_full_from_some_operation_on(operations, memory, stride):
+    for at in range(0, len(operations), stride):
         folder = memory / str(at)
         folder.mkdir()
         outcome = run(lambda folder=folder: three_saves(folder), Fault(at, "full", lasting=True), under=folder)

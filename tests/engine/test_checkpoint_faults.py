@@ -74,10 +74,10 @@ def test_the_oracle_makes_the_operations_that_matter(oracle):
     assert value["kept"] == ["step-000006", "step-000004"]  # the newest and the best
 
 
-def test_kill_and_tear_at_every_operation(oracle, memory):
+def test_kill_and_tear_at_every_operation(oracle, memory, stride):
     """Every point of every save, pointer and rotation: nothing is lost but the steps since the last save."""
     operations, expected = oracle
-    for fault in every(operations, kill=True, tear=True):
+    for fault in every(operations, stride, kill=True, tear=True):
         folder = memory / f"{fault.kind}-{fault.at}"
         folder.mkdir()
         struck = run(lambda folder=folder: train(folder), fault, under=folder)

@@ -1,8 +1,8 @@
 """Stochastic gradient descent: no state without momentum, so it fits where nothing else does."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch.optim import SGD as TorchSGD
 from torch.optim import Optimizer as TorchOptimizer
 
@@ -16,6 +16,12 @@ class SGD(Optimizer):
     """how slowly the mean of the gradients forgets; 0 keeps none"""
     nesterov: bool = False
     """look ahead along the momentum"""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov looks ahead along the momentum, so it needs one, such as momentum: 0.9")
+        return self
 
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchSGD(groups, momentum=self.momentum, nesterov=self.nesterov)

@@ -31,7 +31,7 @@ class Schedule(Part):
         warmup = steps_of(self.warmup, num_steps)
         if step < warmup:
             return self.climb(step, warmup)
-        return self.after(min(step, num_steps) - warmup, max(1, num_steps - warmup))
+        return self.after(max(0, min(step, num_steps) - warmup), max(1, num_steps - warmup))
 
     def climb(self, step: int, warmup: int) -> float:
         """The share of the peak during the warm-up."""

@@ -24,13 +24,12 @@ class WSD(Schedule):
         return share_or_steps(decay)
 
     def factor(self, step: int, num_steps: int) -> float:
-        decay = steps_of(self.decay, num_steps)
-        warmup, start = steps_of(self.warmup, num_steps), num_steps - decay
+        warmup = steps_of(self.warmup, num_steps)
         if step < warmup:
             return self.climb(step, warmup)
-        if step <= start or not decay:
-            return 1.0
-        return self.floor + (1 - self.floor) * self._left(min(1.0, (step - start) / decay))
+        start = max(warmup, num_steps - steps_of(self.decay, num_steps))
+        share = (min(step, num_steps) - start) / max(1, num_steps - start)
+        return self.floor + (1 - self.floor) * self._left(max(0.0, share))
 
     def _left(self, share: float) -> float:
         """What is left of the peak after a share of the fall."""
