@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     with open(folder.parent / f".{folder.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.is_dir():
+            for left in folder.parent.glob(f".{folder.name}.tmp-*"):
+                shutil.rmtree(left)  # of a process that was killed at it, as the lock is ours
             with folder_at_once(folder) as aside:
                 make(aside)
     return folder

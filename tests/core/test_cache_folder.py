@@ -39,5 +39,7 @@ def test_a_failure_leaves_nothing_and_the_next_one_tries_again(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         made_once(tmp_path / "x", fail)
     assert not list(tmp_path.glob("*x*/*"))
+    (tmp_path / ".x.tmp-0123").mkdir()
     made_once(tmp_path / "x", lambda folder: (folder / "whole").touch())
     assert (tmp_path / "x/whole").exists()
+    assert not (tmp_path / ".x.tmp-0123").exists()
