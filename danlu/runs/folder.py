@@ -71,7 +71,7 @@ class RunFolder:
     @classmethod
     def latest(cls, recipe: str, parent: Path = Path("runs")) -> "RunFolder | None":
         """The newest run of a recipe: the one with the highest number."""
-        runs = [path for path in parent.glob(f"{recipe}*") if _number(path.name, recipe) and is_run_folder(path)]
+        runs = [path for path in parent.glob("*") if _number(path.name, recipe) and is_run_folder(path)]
         return cls(max(runs, key=lambda path: _number(path.name, recipe))) if runs else None
 
     def _ours(self) -> list[Path]:
