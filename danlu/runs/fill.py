@@ -20,7 +20,7 @@ def fill(source: Path, to: Path, values: Mapping[str, str]) -> int:
     for number, line in lines(source):
         text, missing, found = filled_line(line, values)
         filled.append(text + "\n")
-        left = {slot: f"{source}:{number}" for slot in missing} | left
+        left = dict.fromkeys(missing, f"{source}:{number}") | left
         count += found
     if left:
         told = ", ".join(f"{slot} (first {place})" for slot, place in left.items())
