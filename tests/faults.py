@@ -13,6 +13,8 @@ be struck as easily as one save. Kinds of fault, at operation number `at` (from 
     full   the operation fails with "no space left on device", once; `lasting=True` makes all later ones fail too
     denied the same with "read-only file system"
 
+`run(work, under=folder, kill_after=0.3)` kills at a moment instead.
+
 The child is forked after everything is imported: a case costs about 50 ms. Call `work` once in the parent first, or
 every child pays for what is imported at the first step (2 s for a torch optimiser). In the shell, `FAULT=kill:12
 python ...` with `install_from_environment(under)` strikes a process that was started in the usual way.
@@ -24,6 +26,7 @@ import io
 import json
 import os
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -80,14 +83,19 @@ def every(
     yield from possible[::stride]
 
 
-def run(work: Callable[[], Any], fault: Fault | None = None, *, under: Path) -> Outcome:
-    """Run `work` in a child, perhaps with a fault, and wait for its end."""
+def run(
+    work: Callable[[], Any], fault: Fault | None = None, *, under: Path, kill_after: float | None = None
+) -> Outcome:
+    """Run `work` in a child, perhaps with a fault or for some seconds only, and wait for its end."""
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(ours)
         _work_and_exit(work, fault, under, theirs)
     os.close(theirs)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
     with open(ours, "rb") as pipe:
         said = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

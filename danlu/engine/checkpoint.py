@@ -18,7 +18,7 @@ from torch import Tensor
 
 from danlu.core.errors import CheckpointError
 from danlu.core.files import folder_at_once, sweep, write_atomic
-from danlu.engine.manifest import Damaged, Manifest, Verify, differences, hash_of
+from danlu.engine.manifest import Damaged, Manifest, Verify, differences, hash_of, versions
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,9 @@ class Checkpoints:
         verify: Verify = "hash",
     ) -> None:
         assert limit is None or limit > 0, "a limit of 0 would keep nothing to resume from"
-        self.folder, self.limit, self.verify = folder, limit, verify
-        self.config, self.world_size = dict(config or {}), world_size
+        self.folder, self.limit, self.world_size = folder, limit, world_size
+        self.verify: Verify = verify
+        self.config = json.loads(json.dumps(dict(config or {})))  # as it will be read back: tuples are lists
         self.failures = 0
         self._may_differ = False
 
@@ -135,6 +136,8 @@ class Checkpoints:
                 skipped.append(self._quarantine(path, damage))
                 continue
             self._refuse_other_config(path, manifest)
+            if changed := differences(manifest.versions, versions()):
+                log.warning("%s is from other versions; the last digits may differ: %s", path.name, ", ".join(changed))
             self._mend_pointers(path)
             return Checkpoint(path, manifest, tuple(skipped))
         bad = sorted(path.name for path in self.folder.glob("step-*.bad*"))

@@ -17,17 +17,17 @@ Names = Mapping[nn.Parameter, str]
 
 def optimizer_state(optimizer: Optimizer, names: Names) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors by name, and everything else as JSON that says where each tensor belongs."""
-    tensors: dict[str, Tensor] = {}
+    encoder = Encoder()
     groups, state = [], {}
     for number, group in enumerate(optimizer.param_groups):
-        options = {key: _encode(value, f"group.{number}.{key}", tensors) for key, value in _options(group)}
+        options = {key: encoder.encode(value, f"group.{number}.{key}") for key, value in _options(group)}
         groups.append({"parameters": [names[parameter] for parameter in group["params"]], "options": options})
         for parameter in group["params"]:
             if parameter in optimizer.state:
                 name = names[parameter]
                 values = optimizer.state[parameter].items()
-                state[name] = {key: _encode(value, f"{name}.{key}", tensors) for key, value in values}
-    return tensors, {"groups": groups, "state": state}
+                state[name] = {key: encoder.encode(value, f"{name}.{key}") for key, value in values}
+    return encoder.tensors, {"groups": groups, "state": state}
 
 
 def restore_optimizer(
@@ -53,19 +53,32 @@ def _options(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((key, value) for key, value in group.items() if key not in ("params", "param_names"))
 
 
-def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a value; each tensor in it goes to `tensors` and leaves its name."""
-    if type(value) in (Tensor, nn.Parameter):
-        tensors[name] = value.detach()
-        return {"tensor": name}
-    if isinstance(value, (list, tuple)):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_encode(one, f"{name}.{number}", tensors) for number, one in enumerate(value)]}
-    if isinstance(value, dict):
-        return {"dict": [[key, _encode(one, f"{name}.{key}", tensors)] for key, one in value.items()]}
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    raise CheckpointError(f"{name}: a checkpoint holds tensors and plain values, not {type(value).__name__}")
+class Encoder:
+    """Turns values into JSON; each tensor in them goes to `tensors` and leaves its name."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._names: dict[tuple[object, ...], str] = {}
+
+    def encode(self, value: Any, name: str) -> Any:
+        """JSON for a value that is called `name`."""
+        if type(value) in (Tensor, nn.Parameter):
+            return {"tensor": self._keep(value.detach(), name)}
+        if isinstance(value, (list, tuple)):
+            kind = "list" if isinstance(value, list) else "tuple"
+            return {kind: [self.encode(one, f"{name}.{number}") for number, one in enumerate(value)]}
+        if isinstance(value, dict):
+            return {"dict": [[key, self.encode(one, f"{name}.{key}")] for key, one in value.items()]}
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        raise CheckpointError(f"{name}: a checkpoint holds tensors and plain values, not {type(value).__name__}")
+
+    def _keep(self, value: Tensor, name: str) -> str:
+        # 8-bit optimisers share one table of codes among all parameters; safetensors refuses to write it twice
+        place = (value.data_ptr(), value.dtype, value.shape, value.stride())
+        first = self._names.setdefault(place, name)
+        self.tensors[first] = value
+        return first
 
 
 def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -1,6 +1,8 @@
 """Kill a small training run at every file operation it makes: the next start always ends as if nothing had happened."""
 
 import hashlib
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from danlu.core.lock import Lock
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
-from tests.faults import every, run
+from tests.faults import Fault, every, run
 
 STEPS, EVERY, LIMIT = 6, 2, 1
 
@@ -91,3 +93,38 @@ def test_kill_and_tear_at_every_operation(oracle, memory, stride):
         assert after.value["bad"] == [], fault
         assert leftovers(folder) == [], fault
         assert after.value["first"] > 0 or whole == 0, fault
+
+
+def test_kill_while_a_damaged_checkpoint_is_put_aside(oracle, memory, stride):
+    """The newest is bad, and the start that finds it so is killed too, at every operation."""
+    operations, expected = oracle
+    before = memory / "before"
+    before.mkdir()
+    run(lambda: train(before), Fault(len(operations) - 2, "kill"), under=before)
+    assert (before / "checkpoints" / "step-000006").exists()
+    (before / "checkpoints" / "step-000006" / "optimizer.json").write_text("{}")
+    folder = shutil.copytree(before, memory / "clean")
+    clean = run(lambda: train(folder), under=folder)
+    assert (clean.value["first"], clean.value["bad"]) == (4, ["step-000006.bad"])
+    for fault in every(clean.operations, stride, kill=True):
+        folder = shutil.copytree(before, memory / f"kill-{fault.at}")
+        assert run(lambda folder=folder: train(folder), fault, under=folder).died
+        after = run(lambda folder=folder: train(folder), under=folder)
+        assert after.code == 0, (fault, after.error)
+        assert after.value["digest"] == expected["digest"], fault
+        assert leftovers(folder) == [], fault
+
+
+@pytest.mark.slow
+def test_kill_at_fifty_random_moments(oracle, memory):
+    """One folder, killed again and again while it trains; it gets there, and ends as the oracle."""
+    _, expected = oracle
+    moments = random.Random(0)
+    for number in range(50):
+        folder = memory / str(number // 5)
+        run(lambda folder=folder: train(folder), under=folder, kill_after=moments.uniform(0, 0.25))
+        assert pointers_are_valid(folder / "checkpoints")
+    for folder in memory.iterdir():
+        after = run(lambda folder=folder: train(folder), under=folder)
+        assert after.value["digest"] == expected["digest"], after.error
+        assert leftovers(folder) == []

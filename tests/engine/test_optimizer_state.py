@@ -109,6 +109,18 @@ def test_moments_keep_their_own_dtype(tmp_path):
     assert other.param_groups[0]["lr"] == 0.1
 
 
+def test_a_tensor_that_all_parameters_share_is_written_once(tmp_path):
+    named = weights(torch.float32)
+    optimizer = torch.optim.SGD(named.values(), lr=0.1)
+    codes = torch.linspace(-1, 1, 256)
+    for parameter in named.values():
+        optimizer.state[parameter] = {"codes": codes}
+    tensors, state = through_files(tmp_path, *optimizer_state(optimizer, names(named)))
+    assert len(tensors) == 1
+    restore_optimizer(optimizer, names(named), tensors, state)
+    assert all(torch.equal(optimizer.state[parameter]["codes"], codes) for parameter in named.values())
+
+
 def test_neither_the_order_of_parameters_nor_of_groups_matters(tmp_path):
     ours = weights(torch.float32)
     optimizer = torch.optim.Adam([{"params": [ours["a"]], "lr": 0.1}, {"params": [ours["b"]], "lr": 0.2}])

@@ -1,6 +1,6 @@
 """Metrics for Trackio, which keeps them on this machine: https://huggingface.co/docs/trackio"""
 
-import trackio
+import trackio  # pyright takes this very file for the package
 
 from danlu.engine.hooks.base import Hook, Listener
 from danlu.engine.records import EvalRecord, RunFacts, StepRecord
@@ -21,7 +21,9 @@ class Keeper(Listener):
 
     def __init__(self, hook: Trackio, run: RunFacts) -> None:
         resume = "allow" if run.step else "never"
-        self._run = trackio.init(project=hook.project, name=run.name, config=dict(run.config), resume=resume)
+        self._run = trackio.init(  # pyright: ignore[reportAttributeAccessIssue]
+            project=hook.project, name=run.name, config=dict(run.config), resume=resume
+        )
 
     def on_step(self, record: StepRecord) -> None:
         self._run.log(record.scalars(), step=record.step)

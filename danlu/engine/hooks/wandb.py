@@ -4,7 +4,7 @@ import uuid
 from pathlib import Path
 from typing import Literal
 
-import wandb
+import wandb  # pyright takes this very file for the package
 
 from danlu.core.files import write_atomic
 from danlu.engine.hooks.base import Hook, Listener
@@ -27,7 +27,7 @@ class Sender(Listener):
     """One run there for one run here, however often it is resumed."""
 
     def __init__(self, hook: WandB, run: RunFacts) -> None:
-        self._run = wandb.init(
+        self._run = wandb.init(  # pyright: ignore[reportAttributeAccessIssue]
             project=hook.project, name=run.name, id=identity(run.folder), resume="allow", config=dict(run.config),
             dir=str(run.folder), mode=hook.mode, save_code=False,
         )  # fmt: skip
