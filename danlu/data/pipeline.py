@@ -62,13 +62,11 @@ class Data:
         """Packs to evaluate on, by source."""
         kept = {one.name: np.flatnonzero(held) for one, held in zip(self.sets, self._held_out, strict=True)}
         kept |= {one.name: np.arange(len(one)) for one in self.held_out_sets}
-        every = [*self.sets, *self.held_out_sets]
-        none = np.zeros(0, np.int64)
-        return {
-            name: Rows(every, [rows if one.name == name else none for one in every]).packs(self.config.pack_tokens)
-            for name, rows in kept.items()
-            if len(rows)
+        packs = {
+            one.name: Rows([one], [kept[one.name]]).packs(self.config.pack_tokens)
+            for one in [*self.sets, *self.held_out_sets]
         }
+        return {name: some for name, some in packs.items() if some}
 
     @cached_property
     def report(self) -> DataReport:

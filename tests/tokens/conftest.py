@@ -1,4 +1,4 @@
-"""Tokenizers learned in memory: byte-level with and without a bos of its own, and one that marks words as Llama 2 does."""
+"""Tokenizers learned in memory: byte-level with and without a bos, and one that marks words as Llama 2 does."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers

@@ -18,7 +18,8 @@ TALK = [
 ]
 THINKING = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
-    "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}{% else %}{{ m.content }}{% endif %}"
+    "{% if m.role == 'assistant' and not loop.last %}{{ m.content.split('</think>')[-1] }}"
+    "{% else %}{{ m.content }}{% endif %}"
     "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -124,7 +125,8 @@ def test_marks_that_swallow_whitespace_are_read_right(stripping_tokenizer):
 
 def test_a_template_without_an_end_of_turn_gets_the_eos(byte_tokenizer):
     bare = Jinja(
-        text="{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+        text="{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
     )
     [row] = encode_samples([Conversation(TALK[:2])], byte_tokenizer, bare)
     assert trained_runs(row, byte_tokenizer) == ["The sum is five.</s>"]

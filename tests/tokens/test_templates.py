@@ -5,11 +5,10 @@ from jinja2 import TemplateError
 
 from danlu.core.config import load
 from danlu.core.errors import UserError
-from danlu.core.parts import Config
 from danlu.samples import Message
 from danlu.tokens.templates import templates
 from danlu.tokens.templates._turns import POLITE
-from danlu.tokens.templates.base import Template, stop_ids
+from danlu.tokens.templates.base import stop_ids
 from danlu.tokens.templates.jinja import Jinja
 
 TALK = [Message("user", "q1"), Message("assistant", "a1"), Message("user", "q2"), Message("assistant", "a2")]
@@ -18,7 +17,8 @@ SYSTEM = [Message("system", "S"), *TALK]
 WRITTEN = {
     "vanilla": "<s>q1a1</s><s>q2a2</s>",
     "default": f"<s>{POLITE}\nHuman: q1\nAssistant: a1</s>\n<s>Human: q2\nAssistant: a2</s>",
-    "alpaca": "<s>Below is an instruction that describes a task. Write a response that appropriately completes the request."
+    "alpaca": "<s>Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request."
     "\n\n### Instruction:\nq1\n\n### Response:\na1</s>\n\n<s>### Instruction:\nq2\n\n### Response:\na2</s>",
     "vicuna": f"<s>{POLITE}USER: q1 ASSISTANT: a1</s><s>USER: q2 ASSISTANT: a2</s>",
     "belle": "<s>Human: q1\n\nBelle: a1</s>\n\n<s>Human: q2\n\nBelle: a2</s>",
@@ -30,8 +30,8 @@ WRITTEN = {
     "chatglm2": "[gMASK]sop\n\n[Round 1]\n\n问：q1\n\n答：a1</s>\n\n[Round 2]\n\n问：q2\n\n答：a2</s>",
     "chatml": "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nq1<|im_end|>\n"
     "<|im_start|>assistant\na1<|im_end|>\n<|im_start|>user\nq2<|im_end|>\n<|im_start|>assistant\na2<|im_end|>\n",
-    "llama3": "<s><|start_header_id|>user<|end_header_id|>\n\nq1<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
-    "a1<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nq2<|eot_id|>"
+    "llama3": "<s><|start_header_id|>user<|end_header_id|>\n\nq1<|eot_id|>"
+    "<|start_header_id|>assistant<|end_header_id|>\n\na1<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nq2<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\na2<|eot_id|>",
     "mistral": "<s>[INST] q1 [/INST] a1</s>[INST] q2 [/INST] a2</s>",
     "gemma": "<s><start_of_turn>user\nq1<end_of_turn>\n<start_of_turn>model\na1<end_of_turn>\n"
