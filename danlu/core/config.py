@@ -40,6 +40,9 @@ def load(kind: type[C], tree: dict[str, Any], overrides: Sequence[str] = (), *, 
                 raise UserError(f"{override!r}: an override is written key=value, such as engine.steps=100")
             place_for_name(merged, key)
             merged.merge_with_dotlist([override])
+        missing = sorted(OmegaConf.missing_keys(merged))
+        if missing:
+            raise UserError("\n".join(f"{origin}: {key} is missing; give it as {key}=…" for key in missing))
         if "${oc." in OmegaConf.to_yaml(merged):
             raise UserError(f"{origin}: `${{oc.…}}` reads the environment, which a recipe may not; write the value")
         resolved = OmegaConf.to_container(merged, resolve=True)

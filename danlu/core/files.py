@@ -43,8 +43,10 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def folder_at_once(final: Path) -> Iterator[Path]:
+def folder_at_once(final: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a folder to fill; it takes its final name only after every file in it has reached the disk.
+
+    With `replace`, a folder that has the name already gives way to it at that moment.
 
     An exception removes it. A kill leaves `.NAME.tmp-…` beside it, which `sweep` clears.
     """
@@ -56,7 +58,13 @@ def folder_at_once(final: Path) -> Iterator[Path]:
         for path in sorted(aside.rglob("*")):
             fsync(path)
         fsync(aside)
-        os.rename(aside, final)
+        if replace and final.exists():
+            old = final.with_name(f".{final.name}.tmp-{uuid.uuid4().hex[:8]}")
+            os.rename(final, old)
+            os.rename(aside, final)
+            shutil.rmtree(old)
+        else:
+            os.rename(aside, final)
         fsync(final.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

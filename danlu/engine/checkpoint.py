@@ -7,17 +7,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from danlu.core.errors import CheckpointError
 from danlu.core.files import folder_at_once, sweep, write_atomic
+from danlu.engine.checkpoint_folder import Checkpoint, Writer, step_of, verified, write_content
 from danlu.engine.manifest import Damaged, Manifest, Verify, differences, hash_of, versions
 
 log = logging.getLogger(__name__)
@@ -27,39 +26,6 @@ PIN = "pinned"
 """a file of this name inside a checkpoint, made with `touch`, keeps it for ever"""
 SPARE = 1.2
 """free space wanted before a save, in sizes of the last checkpoint"""
-
-Writer = Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """One verified checkpoint."""
-
-    path: Path
-    manifest: Manifest
-    skipped: tuple[str, ...] = ()
-    """newer ones that could not be trusted, each with its reason"""
-
-    @property
-    def step(self) -> int:
-        """How many optimiser steps it stands after."""
-        return self.manifest.step
-
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors saved under a name, on the CPU."""
-        return load_file(self.path / f"{name}.safetensors")
-
-    def state(self, name: str) -> Any:
-        """The JSON saved under a name."""
-        return json.loads((self.path / f"{name}.json").read_bytes())
-
-    @classmethod
-    def open(cls, path: Path, verify: Verify = "hash") -> "Checkpoint":
-        """The checkpoint in a folder, or a `CheckpointError` that names the damaged file."""
-        try:
-            return cls(path, verified(path, verify))
-        except Damaged as damage:
-            raise CheckpointError(f"{path}: {damage}; use another checkpoint") from damage
 
 
 class Checkpoints:
@@ -108,16 +74,22 @@ class Checkpoints:
         A step that is already saved is left as it is. A disk that is full, read-only or broken never stops the
         training: the half-written folder goes, the failure is logged and counted, and None is returned.
         """
-        final = self._path(step)
-        if not self._is_saved(final):
 
-            def write(folder: Path) -> None:
-                write_content(folder, tensors, state, writers)
-                facts = {"step": step, "config": self.config, "best": best, "world_size": self.world_size}
-                Manifest.of(folder, **facts).write(folder)
+        def write(folder: Path) -> None:
+            write_content(folder, tensors, state, writers)
+            facts = {"step": step, "config": self.config, "best": best, "world_size": self.world_size}
+            Manifest.of(folder, **facts).write(folder)
 
-            if not self._write_or_make_room(final, write):
-                return None
+        final = self.folder / f"step-{step:06d}"
+        try:
+            if not self._is_saved(final):
+                self._make_room()
+                self._write(final, write)
+        except (OSError, SafetensorError) as error:
+            self.failures += 1
+            log.error("%s WAS NOT SAVED (%s); training goes on. Failures in a row: %d", final, error, self.failures)
+            return None
+        self.failures = 0
         self._tidy(final, best)
         return final
 
@@ -144,7 +116,7 @@ class Checkpoints:
         if bad:
             raise CheckpointError(
                 f"{self.folder}: no checkpoint can be trusted ({'; '.join(skipped) or ', '.join(bad)}). "
-                "Nothing was trained. Bring back a good copy, or start again with --from-scratch"
+                "Nothing was trained. Bring back a good copy, or begin another run without --resume"
             )
         return None
 
@@ -159,9 +131,6 @@ class Checkpoints:
         except FileNotFoundError:
             return None
         return path if path.is_dir() and NAME.fullmatch(path.name) else None
-
-    def _path(self, step: int) -> Path:
-        return self.folder / f"step-{step:06d}"
 
     def _is_saved(self, final: Path) -> bool:
         """Whether a step is on disk already, as after a request to save just before a save was due."""
@@ -181,23 +150,17 @@ class Checkpoints:
         os.rename(path, _free_name(path.with_suffix(".bad")))
         return words
 
-    def _write_or_make_room(self, final: Path, write: Writer) -> bool:
-        """Whether a checkpoint was written, if need be in the place of the oldest."""
+    def _write(self, final: Path, write: Writer) -> None:
+        """Write a folder aside and rename it; on a full disk once more in the place of the oldest."""
         try:
-            self._make_room()
-            try:
-                _write(final, write)
-            except (OSError, SafetensorError) as error:
-                if not (_is_full(error) and self._remove_oldest()):
-                    raise
-                log.warning("%s: the disk is full; removed the oldest checkpoint and trying again", final.name)
-                _write(final, write)
+            with folder_at_once(final) as aside:
+                write(aside)
         except (OSError, SafetensorError) as error:
-            self.failures += 1
-            log.error("%s WAS NOT SAVED (%s); training goes on. Failures in a row: %d", final, error, self.failures)
-            return False
-        self.failures = 0
-        return True
+            if not (_is_full(error) and self._remove_oldest()):
+                raise
+            log.warning("%s: the disk is full; removed the oldest checkpoint and trying again", final.name)
+            with folder_at_once(final) as aside:
+                write(aside)
 
     def _make_room(self) -> None:
         """Remove the oldest while the disk has less room than the next save is likely to need."""
@@ -256,39 +219,6 @@ class Checkpoints:
             self.mark_best(best)
         elif marked is None:
             (self.folder / "best").unlink(missing_ok=True)
-
-
-def step_of(path: Path) -> int:
-    """The step in a checkpoint's folder name."""
-    return int(path.name.removeprefix("step-"))
-
-
-def verified(path: Path, verify: Verify) -> Manifest:
-    """The manifest of a checkpoint whose every file was compared with it; `Damaged` if one differs."""
-    manifest = Manifest.read(path)
-    manifest.check(path, verify)
-    return manifest
-
-
-def write_content(
-    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], writers: Sequence[Writer]
-) -> None:
-    """Everything in a checkpoint but its manifest. Nothing is pickled."""
-    for name, content in tensors.items():
-        plain = {key: tensor.detach().contiguous() for key, tensor in content.items()}
-        save_file(plain, folder / f"{name}.safetensors")
-    for name, content in state.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    for writer in writers:
-        writer(folder)
-    # safetensors lets only the owner read its files; a checkpoint is as open as its folder
-    for path in folder.rglob("*.safetensors"):
-        path.chmod(folder.stat().st_mode & 0o666)
-
-
-def _write(final: Path, write: Writer) -> None:
-    with folder_at_once(final) as aside:
-        write(aside)
 
 
 def _was_best(path: Path) -> bool:

@@ -13,6 +13,9 @@ from danlu.models.kernels.segment_attention import Segments, plain_segment_atten
 PACKED = "danlu_packed"
 """what a model's attention implementation is called while it trains"""
 
+BEYOND = ("s_aux", "position_bias", "head_mask")
+"""what some architectures add to their attention, and packs cannot have yet: they are read segment by segment"""
+
 
 @torch.compiler.disable
 def packed_attention(
@@ -31,6 +34,9 @@ def packed_attention(
     """transformers' attention contract: query [1,H,T,D], key and value [1,K,T,D] -> [1,T,H,D]."""
     if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    foreign = [name for name in BEYOND if kwargs.get(name) is not None]
+    if foreign:
+        raise ValueError(f"packed attention knows no {', '.join(foreign)}")
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None or dropout > 0:

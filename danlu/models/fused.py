@@ -30,10 +30,12 @@ def is_plain(layer: PeftLinear) -> bool:
 
 
 def fused_forward(layer: PeftLinear, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-    """One autograd node; peft's own forward where the adapter is off, merged or not alone."""
+    """One autograd node; peft's own forward where the adapter is off, merged, not alone or of another dtype."""
     names = layer.active_adapters
     if args or kwargs or layer.disable_adapters or layer.merged or len(names) != 1:
         return PeftLinear.forward(layer, x, *args, **kwargs)
     base, [name] = layer.get_base_layer(), names
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    if a.dtype != x.dtype:
+        return PeftLinear.forward(layer, x)
     return LoRALinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name])  # type: ignore[no-any-return]

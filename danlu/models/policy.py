@@ -44,11 +44,15 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        self.inner: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model  # type: ignore[assignment]
         self.head = head_of(self.inner)
         fuse_lora(model)
         self.packed = False
         self.packed = self._keeps_segments_apart()
+
+    @property
+    def inner(self) -> PreTrainedModel:
+        """The transformers model, inside its adapter if it has one."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model  # type: ignore[return-value]
 
     @property
     def backbone(self) -> nn.Module:
@@ -111,7 +115,8 @@ class Policy(nn.Module):
         training = self.inner.training
         self.eval()
         own_attention = self.inner.config._attn_implementation
-        ids = torch.arange(3, 19, device=self.device) % self.head.weight.shape[0]
+        vocabulary = self.head.weight.shape[0]
+        ids = (vocabulary // 3 + 97 * torch.arange(16, device=self.device)) % vocabulary  # special tokens upset bf16
         expected = torch.cat([self.inner(input_ids=part[None]).logits[0] for part in ids.split([7, 9])]).float()
         if type(self.inner)._can_set_attn_implementation():
             self.inner.set_attn_implementation(PACKED)
@@ -139,9 +144,11 @@ class Policy(nn.Module):
         self.train(training)
         return apart
 
-    @staticmethod
-    def _near(found: Tensor, expected: Tensor) -> bool:
-        return bool((found - expected).abs().max() <= 0.05 * expected.std() + 1e-6)
+    def _near(self, found: Tensor, expected: Tensor) -> bool:
+        """bf16 moves single positions by a third of their length and most by 1 %; reading a foreign segment moves all."""
+        error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
+        bound = 1e-3 if self.inner.dtype == torch.float32 else 0.1
+        return bool(error[:7].median() <= bound and error[7:].median() <= bound)
 
     @contextmanager
     def _noise(self, pack: Pack, alpha: float) -> Iterator[None]:

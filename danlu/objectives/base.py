@@ -52,3 +52,7 @@ class Objective(Part):
     def loss(self, models: Models, pack: Pack) -> Loss:
         """The loss of one pack, as a sum and a count."""
         raise NotImplementedError
+
+    def measure(self, models: Models, pack: Pack) -> Loss:
+        """What is measured on held-out data: the loss itself, unless an objective says otherwise."""
+        return self.loss(models, pack)

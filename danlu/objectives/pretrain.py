@@ -28,6 +28,11 @@ class Pretrain(Objective):
         weights_T = pack.weights
         return Loss((losses_T * weights_T).sum(), float(weights_T.sum()), by_source(-found.logps, pack))
 
+    def measure(self, models: Models, pack: Pack) -> Loss:
+        """Plain negative log-likelihood, without smoothing, z-loss or noise."""
+        logps_T = models["policy"].logprobs(pack)
+        return Loss(-(logps_T * pack.weights).sum(), float(pack.weights.sum()))
+
     def token_losses(self, found: Likelihood) -> Tensor:
         """[T] loss of each token; zero where nothing is trained."""
         smooth = self.label_smoothing

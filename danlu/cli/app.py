@@ -1,0 +1,92 @@
+"""`danlu`: parses words, calls one front hall, and turns what a user can mend into one message and an exit code."""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from danlu import __version__
+from danlu.cli.data import data
+from danlu.cli.recipe import recipe
+from danlu.core.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="markdown",
+    help="Train language models: a recipe in, a model out, with evidence that the run was right.",
+)
+app.add_typer(recipe, name="recipe")
+app.add_typer(data, name="data")
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="settings as key=value, such as engine.steps=100")]
+
+
+def main() -> None:
+    """Run the command line; exit codes are those of `danlu.core.errors`."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "datasets", "accelerate", "transformers", "torch", "matplotlib", "gguf"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print("error:", style="bold red", end=" ")
+        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe (`danlu recipe list`)")],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the newest whole checkpoint")] = False,
+    allow_config_change: Annotated[
+        bool, typer.Option("--allow-config-change", help="resume although settings that decide the numbers differ")
+    ] = False,
+) -> None:
+    """Train a model from a recipe."""
+    from danlu.runs.start import start
+
+    start(recipe, overrides or [], resume=resume, allow_config_change=allow_config_change)
+
+
+@app.command()
+def resume(run: Annotated[Path, typer.Argument(help="the folder of a run")]) -> None:
+    """Go on with a run that was stopped or killed."""
+    from danlu.runs.start import go_on
+
+    go_on(run)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Argument(help="a run, adapter or model folder, or builtin:NAME")],
+    prompt: Annotated[str | None, typer.Option(help="ask this, print the answer and end")] = None,
+    system: Annotated[str | None, typer.Option(help="what the model is told first")] = None,
+    max_tokens: Annotated[int, typer.Option(help="longest answer")] = 256,
+    temperature: Annotated[float, typer.Option(help="how much chance there is in an answer; 0 is none")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="choose among tokens with this much of the probability")] = 1.0,
+) -> None:
+    """Talk with a model."""
+    from danlu.generate.base import GenerationConfig
+    from danlu.runs.chat import chat as talk
+
+    talk(model, prompt, system, config=GenerationConfig(max_tokens=max_tokens, temperature=temperature, top_p=top_p))
+
+
+@app.command()
+def quickstart(
+    name: Annotated[str, typer.Option(help="what the model will call itself")] = "Danlu",
+    author: Annotated[str, typer.Option(help="who it will say made it")] = "the Danlu team",
+) -> None:
+    """Teach a small model who it is, in under four minutes on two cores."""
+    from danlu.runs.quickstart import quickstart as tour
+
+    tour(name, author)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)

@@ -1,0 +1,63 @@
+"""How a run trains: length, optimiser, precision, memory, saving and evaluation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from danlu.core.devices import Precision
+from danlu.core.parts import Config
+from danlu.engine.optimizers.adamw import AdamW
+from danlu.engine.optimizers.base import Optimizer, optimizers
+from danlu.engine.schedules.base import Schedule, schedules
+from danlu.engine.schedules.cosine import Cosine
+
+
+class SaveConfig(Config):
+    """When checkpoints are written, and how many are kept."""
+
+    every_steps: PositiveInt = 100
+    """optimiser steps between checkpoints; the last step is always saved"""
+    limit: PositiveInt | None = 2
+    """checkpoints to keep besides the best and pinned ones; null keeps all"""
+
+
+class EvaluateConfig(Config):
+    """When held-out loss is measured, and what follows from it."""
+
+    every_steps: PositiveInt | None = None
+    """optimiser steps between measurements; null measures before the first and after the last step only"""
+    keep_best: bool = False
+    """the final weights are those of the lowest held-out loss, not the last ones"""
+    patience: PositiveInt | None = None
+    """stop after this many measurements without a lower loss"""
+
+
+class EngineConfig(Config):
+    """How a run trains."""
+
+    steps: PositiveInt | None = None
+    """optimiser steps; null trains for `epochs` instead"""
+    epochs: PositiveInt = 1
+    """times every row is seen, when `steps` is null"""
+    optimizer: Annotated[Optimizer, optimizers] = AdamW()
+    """how gradients become updates"""
+    schedule: Annotated[Schedule, schedules] = Cosine()
+    """how the learning rate changes over the run"""
+    max_grad_norm: NonNegativeFloat | None = 1.0
+    """gradients are scaled down to this L2 norm; null leaves them"""
+    precision: Precision = "auto"
+    """of matrix products; what learns is always kept in fp32"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to train"""
+    gradient_checkpointing: Literal["none", "full"] | Annotated[NonNegativeInt, Field(strict=True)] = "none"
+    """recompute blocks in the backward pass to save memory: none, full, or how many of them"""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """let torch's compiler fuse each block; auto does when the run is long enough to win back the compile time"""
+    on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    """when a loss or gradient is not finite: stop, skip that step, or go back to the last checkpoint past that data"""
+    seed: int = 42
+    """of the data order and of everything random in a step"""
+    save: SaveConfig = SaveConfig()
+    """checkpoints"""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """held-out loss"""

@@ -1,0 +1,102 @@
+"""The hardware under a run: device, ranks and precision, and the sums over all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from danlu.core.devices import compute_dtype
+from danlu.core.errors import SetupError
+from danlu.data.packing import Pack
+from danlu.engine.config import EngineConfig
+from danlu.models.adapters.base import Adapter
+from danlu.models.load import ModelConfig, build_model
+from danlu.models.policy import Policy
+from danlu.objectives.base import Loss
+
+WORTH_COMPILING = 400_000
+"""tokens from which compiling a 135M model on two cores (about 60 s) wins back its time"""
+
+
+class Engine:
+    """Devices, ranks and precision of one process."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self.config = config
+        if config.device == "cuda" and not torch.cuda.is_available():
+            raise SetupError("engine.device: no CUDA device here; say auto or cpu")
+        self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
+        self.device = self.accelerator.device
+        self.dtype = compute_dtype(config.precision, self.device)
+
+    @property
+    def rank(self) -> int:
+        """This process among all."""
+        return self.accelerator.process_index
+
+    @property
+    def num_ranks(self) -> int:
+        """How many processes train together."""
+        return self.accelerator.num_processes
+
+    def builder(self, model: ModelConfig, adapter: Adapter) -> "ModelBuilder":
+        """What an objective asks for its models."""
+        return ModelBuilder(self, model, adapter)
+
+    def share(self, packs: Sequence[Pack]) -> list[Pack]:
+        """This rank's packs of a global batch."""
+        return list(packs[self.rank :: self.num_ranks])
+
+    def backward(self, total: Tensor) -> None:
+        """Add the gradients of a summed loss."""
+        self.accelerator.backward(total)
+
+    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Sum gradients over all ranks, in place."""
+        if self.num_ranks > 1:
+            for gradient in gradients:
+                torch.distributed.all_reduce(gradient)
+
+    def sum_losses(self, losses: Sequence[Loss]) -> tuple[float, float, dict[str, float]]:
+        """The summed loss, what it sums over, and every metric as its mean, over all packs and ranks."""
+        metrics: dict[str, list[float]] = {}
+        for loss in losses:
+            for name, (total, count) in loss.metrics.items():
+                sums = metrics.setdefault(name, [0.0, 0.0])
+                sums[0] += float(total)
+                sums[1] += count
+        sums = [[float(sum(float(loss.total) for loss in losses)), sum(loss.count for loss in losses)], *metrics.values()]
+        (total, count), *means = self.sum_over_ranks(sums)
+        return total, count, {name: a / b for name, (a, b) in zip(metrics, means, strict=True) if b}
+
+    def sum_over_ranks(self, values: list[list[float]]) -> list[list[float]]:
+        """Plain numbers, summed over all ranks in float64."""
+        if self.num_ranks == 1:
+            return values
+        summed = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.device))
+        return summed.tolist()  # type: ignore[union-attr]
+
+    def prepare(self, policy: Policy, num_tokens: int) -> None:
+        """Memory and speed options that depend on how long the run is."""
+        config = self.config
+        if config.gradient_checkpointing != "none":
+            policy.recompute(None if config.gradient_checkpointing == "full" else config.gradient_checkpointing)
+        if config.compile == "on" or (config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING):
+            policy.compile_blocks()
+
+
+@dataclass(frozen=True)
+class ModelBuilder:
+    """Loads, adapts and places the models that an objective asks for."""
+
+    engine: Engine
+    model: ModelConfig
+    adapter: Adapter
+
+    def policy(self) -> Policy:
+        """The model that learns."""
+        torch.manual_seed(self.engine.config.seed)  # new adapter matrices begin the same in every run
+        model = self.adapter.apply(build_model(self.model))
+        return Policy(model.to(self.engine.device)).train()  # type: ignore[arg-type]

@@ -1,0 +1,155 @@
+"""One run in memory: its objective, data and state, and what the loop asks about them between steps."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from danlu.core.devices import peak_flops
+from danlu.core.errors import Diverged
+from danlu.data.loader import Loader, Step
+from danlu.data.packing import Pack
+from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.engine import Engine
+from danlu.engine.hooks.base import Listener
+from danlu.engine.nonfinite import NonFinite
+from danlu.engine.records import EvalRecord, StepRecord
+from danlu.engine.training import Training
+from danlu.evals.held_out import held_out_loss
+from danlu.models.flops import flops_per_token
+from danlu.objectives.base import Objective
+
+MOST_IN_A_ROW = 10
+"""skipped steps, or returns to a checkpoint, without one good step between, before the run gives up"""
+
+
+@dataclass
+class Session:
+    """Everything that a training loop works on."""
+
+    engine: Engine
+    objective: Objective
+    training: Training
+    loader: Loader
+    held_out: dict[str, list[Pack]]
+    checkpoints: Checkpoints
+    write_weights: Callable[[Path], None]
+    bad_batches: Path
+    how_to_resume: str = "`--resume` goes on."
+    saved_step: int | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """The steps that are left, from where the saved order stands."""
+        progress = self.training.progress
+        if progress.cursor is not None:
+            self.loader.restore(progress.cursor)
+        if not self.finished:
+            for step in self.objective.steps(self.training.models, self.loader):
+                yield step
+                if self.finished:
+                    return
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done, or the recipe's patience with the held-out loss is at its end."""
+        patience = self.engine.config.evaluate.patience
+        tired = patience is not None and self.training.progress.evals_without_gain >= patience
+        return self.training.finished or tired
+
+    def save(self, listener: Listener) -> None:
+        """Write a checkpoint of the last finished step, unless it is already there."""
+        progress = self.training.progress
+        if self.saved_step == progress.step:
+            return
+        best = progress.best_step == progress.step and self.engine.config.evaluate.keep_best
+        path = self.training.save(self.checkpoints, self.write_weights, best=best)
+        if path is None:
+            listener.on_alert(progress.step, "this checkpoint could not be saved; training goes on")
+        else:
+            self.saved_step = progress.step
+            listener.on_save(progress.step, path)
+
+    def save_is_due(self) -> bool:
+        """Whether the recipe wants a checkpoint after this step."""
+        return self.training.progress.step % self.engine.config.save.every_steps == 0
+
+    def measure_is_due(self) -> bool:
+        """Whether the recipe wants held-out loss after this step; the last step always does."""
+        every, step = self.engine.config.evaluate.every_steps, self.training.progress.step
+        return self.training.finished or (every is not None and step % every == 0)
+
+    def measure(self, listener: Listener) -> None:
+        """Held-out loss of every source, and whether it is the best so far."""
+        progress, config = self.training.progress, self.engine.config.evaluate
+        if not self.held_out or progress.measured_step == progress.step:
+            return
+        started = time.perf_counter()
+        policy = self.training.models["policy"].eval()
+        loss, sources = held_out_loss(self._measure_pack, self.held_out)
+        policy.train()
+        listener.on_eval(
+            EvalRecord(progress.step, loss, progress.epoch, sources, seconds=time.perf_counter() - started)
+        )
+        progress.measured_step, progress.held_out_loss = progress.step, loss
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.evals_without_gain = loss, progress.step, 0
+            if config.keep_best and progress.step:
+                self.save(listener)
+        else:
+            progress.evals_without_gain += 1
+
+    def _measure_pack(self, pack: Pack) -> tuple[float, float]:
+        loss = self.objective.measure(self.training.models, pack.to(self.engine.device))
+        return float(loss.total), loss.count
+
+    def answer(self, bad: NonFinite, step: Step, listener: Listener) -> None:
+        """What the recipe wants when something is no number; the optimiser has not seen it."""
+        progress, number = self.training.progress, self.training.progress.step + 1
+        self.training.masters.clear()
+        if self.training.shrink_loss_scale():
+            self._skip(step, listener)
+            return
+        kept = bad.keep(self.bad_batches, number)
+        message = f"{bad.describe(number)}; the batch is kept in {kept}"
+        listener.on_alert(number, message)
+        policy = self.engine.config.on_nonfinite
+        if policy == "stop" or max(progress.skipped_in_a_row, progress.rollbacks_in_a_row) >= MOST_IN_A_ROW:
+            self.save(listener)
+            raise Diverged(f"{message}. The weights before it are saved; on_nonfinite: skip or rollback would go on")
+        if policy == "rollback":
+            self._roll_back(step)
+        else:
+            self._skip(step, listener)
+
+    def _skip(self, step: Step, listener: Listener) -> None:
+        progress = self.training.progress
+        progress.step += 1
+        progress.skipped += 1
+        progress.skipped_in_a_row += 1
+        progress.epoch, progress.cursor = step.epoch, step.cursor
+        nothing = math.nan
+        listener.on_step(
+            StepRecord(
+                progress.step, self.training.num_steps, step.epoch, nothing, 0.0, nothing, 0, 0, 0.0, 0.0, skipped=True
+            )
+        )
+
+    def _roll_back(self, step: Step) -> None:
+        """The weights and optimiser of the newest checkpoint, with the data after the bad step."""
+        before = self.training.progress
+        checkpoint = self.checkpoints.latest_valid()
+        if checkpoint is None:
+            raise Diverged("there is no checkpoint to go back to; start with a lower learning rate")
+        self.training.restore(checkpoint)
+        progress = self.training.progress
+        progress.epoch, progress.cursor = step.epoch, step.cursor
+        progress.skipped = before.skipped + 1
+        progress.rollbacks_in_a_row = before.rollbacks_in_a_row + 1
+
+    def utilisation(self, tokens_per_second: float) -> float | None:
+        """Model flops utilisation, where the device's peak is known."""
+        peak = peak_flops(self.engine.device)
+        if peak is None:
+            return None
+        return tokens_per_second * flops_per_token(self.training.models["policy"]) / (peak * self.engine.num_ranks)

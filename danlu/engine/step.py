@@ -1,0 +1,69 @@
+"""One optimiser step: backward over its packs, then one update by the exact mean of the whole global batch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from danlu.data.packing import Pack
+from danlu.engine.engine import Engine
+from danlu.engine.nonfinite import NonFinite
+from danlu.engine.training import Training
+from danlu.models.masters import total_norm
+from danlu.objectives.base import Loss, Objective
+
+
+class Stopped(Exception):
+    """Someone asked the run to stop in the middle of a step; nothing of the step is kept."""
+
+
+@dataclass(slots=True)
+class Update:
+    """What one optimiser step did."""
+
+    loss: float
+    count: float
+    grad_norm: float
+    lr: float
+    tokens: int
+    trained_tokens: int
+    metrics: dict[str, float]
+
+
+def train_step(
+    engine: Engine, training: Training, objective: Objective, packs: list[Pack], stopped: Callable[[], bool]
+) -> Update:
+    """Sum losses and gradients over the packs, divide once by the sum of counts, clip, update.
+
+    Raises `NonFinite` before the optimiser sees anything that is no number, and `Stopped` between packs.
+    """
+    training.masters.clear()
+    losses = []
+    for number, pack in enumerate(packs):
+        if stopped():
+            raise Stopped
+        loss = objective.loss(training.models, pack.to(engine.device))
+        if not math.isfinite(loss.total.item()):
+            raise NonFinite(f"a loss of {loss.total.item()}", packs, number)
+        engine.backward(loss.total * training.progress.loss_scale)
+        losses.append(Loss(loss.total.detach(), loss.count, loss.metrics))
+    total, count, metrics = engine.sum_losses(losses)
+    norm = apply_gradients(engine, training, count, packs)
+    lr = training.update_weights()
+    trained = sum(int((pack.targets >= 0).sum()) for pack in packs)
+    return Update(total / count, count, norm, lr, sum(pack.num_tokens for pack in packs), trained, metrics)
+
+
+def apply_gradients(engine: Engine, training: Training, count: float, packs: list[Pack]) -> float:
+    """Turn summed gradients into the mean's, and clip them; returns their norm before clipping."""
+    gradients = training.masters.gradients()
+    engine.sum_gradients(gradients)
+    torch._foreach_mul_(gradients, 1.0 / (count * training.progress.loss_scale))
+    norm = total_norm(gradients).item()
+    if not math.isfinite(norm):
+        raise NonFinite(f"a gradient norm of {norm}", packs)
+    limit = engine.config.max_grad_norm
+    if limit is not None and norm > limit:
+        torch._foreach_mul_(gradients, limit / norm)
+    return norm

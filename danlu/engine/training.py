@@ -1,0 +1,79 @@
+"""What changes while a run trains: weights, optimiser and progress, and how they go to a checkpoint and come back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from danlu.engine.checkpoint import Checkpoint, Checkpoints
+from danlu.engine.config import EngineConfig
+from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
+from danlu.engine.optimizers.base import set_lr
+from danlu.engine.progress import Progress
+from danlu.models.masters import Masters
+from danlu.objectives.base import Models
+
+FIRST_LOSS_SCALE = 2.0**16
+
+
+class Training:
+    """The state of a run. `lr_scale` gives each parameter's share of the learning rate by name."""
+
+    def __init__(
+        self, config: EngineConfig, models: Models, dtype: torch.dtype, num_steps: int, lr_scale: Callable[[str], float]
+    ) -> None:
+        self.config, self.models, self.num_steps = config, models, num_steps
+        self.masters = Masters(torch.nn.ModuleDict(models), dtype)
+        groups = config.optimizer.groups(self.masters.parameters.items(), lr_scale)
+        self.optimizer = config.optimizer.build(groups)
+        self.names = {parameter: name for name, parameter in self.masters.parameters.items()}
+        self.scales_loss = dtype == torch.float16
+        self.progress = Progress(loss_scale=FIRST_LOSS_SCALE if self.scales_loss else 1.0)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is done."""
+        return self.progress.step >= self.num_steps
+
+    def update_weights(self) -> float:
+        """One update with the gradients that the masters hold; returns the learning rate."""
+        lr = self.config.schedule.lr(self.config.optimizer.lr, self.progress.step, self.num_steps)
+        set_lr(self.optimizer, lr)
+        self.optimizer.step()
+        self.masters.clear()
+        self.masters.publish()
+        return lr
+
+    def save(self, checkpoints: Checkpoints, write_weights: Callable[[Path], None], *, best: bool = False) -> Path | None:
+        """Write everything that a resumed run needs, and the weights once more as other tools read them."""
+        moments, structure = optimizer_state(self.optimizer, self.names)
+        return checkpoints.save(
+            self.progress.step,
+            {"masters": self.masters.state(), "optimizer": moments},
+            {"optimizer_structure": structure, "progress": self.progress.to_json()},
+            [write_weights],
+            best=best,
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become what was saved."""
+        self.masters.load(checkpoint.tensors("masters"))
+        restore_optimizer(
+            self.optimizer, self.names, checkpoint.tensors("optimizer"), checkpoint.state("optimizer_structure")
+        )
+        self.progress = Progress(**checkpoint.state("progress"))
+
+    def shrink_loss_scale(self) -> bool:
+        """After an overflow of fp16 gradients: halve the scale; False when it is not the scale's fault any more."""
+        if not self.scales_loss or self.progress.loss_scale <= 1.0:
+            return False
+        self.progress.loss_scale /= 2
+        self.progress.steps_since_scale = 0
+        return True
+
+    def grow_loss_scale(self) -> None:
+        """After 2,000 good steps, try twice the scale."""
+        self.progress.steps_since_scale += 1
+        if self.scales_loss and self.progress.steps_since_scale >= 2000:
+            self.progress.loss_scale *= 2
+            self.progress.steps_since_scale = 0

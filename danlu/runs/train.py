@@ -1,0 +1,135 @@
+"""From a recipe to an artifact."""
+
+import logging
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
+
+from danlu.core.config import to_yaml
+from danlu.core.errors import UserError
+from danlu.core.files import folder_at_once, write_json
+from danlu.core.lock import Lock
+from danlu.data.pipeline import Data, load_data
+from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.engine import Engine
+from danlu.engine.hooks.base import Listeners
+from danlu.engine.loop import fit
+from danlu.engine.records import RunFacts, Summary
+from danlu.engine.session import Session
+from danlu.engine.training import Training
+from danlu.models.adapters.base import trainable_report
+from danlu.models.resolve import resolve
+from danlu.models.save import save_tokenizer
+from danlu.objectives.base import Models
+from danlu.runs.folder import RunFolder
+from danlu.runs.train_run import TrainRun
+from danlu.tokens.tokenizer import load_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_config_change: bool = False) -> Path:
+    """Train from the first step, or go on from the newest whole checkpoint; returns the folder of the artifact."""
+    with Lock(folder.lock, purpose=f"the run {folder}"):
+        open_folder(run, folder, resume)
+        engine = Engine(run.engine)
+        tokenizer = load_tokenizer(resolve(run.model.path))
+        data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
+        write_json(folder.data_report, data.report.to_dict())
+        models = run.objective.models(engine.builder(run.model, run.adapter))
+        session = prepare(run, folder, engine, data, models)
+        restore(session, allow_config_change)
+        facts = RunFacts(folder.path, session.training.num_steps, session.training.progress.step, run.model_dump())
+        with Listeners(run.hooks, facts) as listeners:
+            fit(session, listeners)
+            artifact = save_artifact(run, folder, session, tokenizer, data)
+            listeners.on_end(summary(session, artifact))
+        return artifact
+
+
+def open_folder(run: TrainRun, folder: RunFolder, resume: bool) -> None:
+    """Begin a run's folder, or note that it goes on."""
+    if not resume:
+        folder.create(to_yaml(run))
+    elif not folder.run_yaml.is_file():
+        raise UserError(f"{folder}: holds no run to resume; leave --resume out to begin one")
+    else:
+        folder.record_environment()
+
+
+def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models: Models) -> Session:
+    """Everything that the loop works on, at its first step."""
+    loader = data.loader(epochs=None if run.engine.steps else run.engine.epochs)
+    num_steps = run.engine.steps or loader.num_steps
+    assert num_steps is not None, "epochs end"
+    policy = models["policy"]
+    log.info(trainable_report(policy.model))
+    training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
+    engine.prepare(policy, num_steps * tokens_per_step(data))
+    checkpoints = Checkpoints(
+        folder.checkpoints, run.engine.save.limit, config=run.must_not_change(), world_size=engine.num_ranks
+    )
+    checkpoints.sweep()
+    weights = partial(write_weights, run, training)
+    how = f"`danlu resume {folder}` goes on."
+    return Session(engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how)
+
+
+def restore(session: Session, allow_config_change: bool) -> None:
+    """Become the newest whole checkpoint, if there is one."""
+    found = session.checkpoints.latest_valid(allow_config_change=allow_config_change)
+    if found is not None:
+        session.training.restore(found)
+        log.info("going on after step %d", found.step)
+
+
+def lr_scales(run: TrainRun, models: Models) -> dict[str, float]:
+    """The adapter's learning rate for each parameter, by the names that the optimiser knows."""
+    names = [name for name, parameter in models["policy"].model.named_parameters() if parameter.requires_grad]
+    return {f"policy.model.{name}": scale for name, scale in run.adapter.lr_scales(names).items()}
+
+
+def tokens_per_step(data: Data) -> int:
+    """About how many tokens one step sees."""
+    batch = data.config.batch
+    return batch.tokens or int((batch.rows or 0) * data.train.lengths.mean())
+
+
+def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
+    """What was learned so far, as plain transformers or peft reads it."""
+    prefix = "policy.model."
+    state = {name.removeprefix(prefix): value for name, value in training.masters.state().items()}
+    run.adapter.save(training.models["policy"].model, folder, state)
+
+
+def save_artifact(
+    run: TrainRun, folder: RunFolder, session: Session, tokenizer: PreTrainedTokenizerFast, data: Data
+) -> Path:
+    """The trained model, or the best one if the recipe asks for it, with its tokenizer and template."""
+    best = session.checkpoints.pointer("best")
+    with ExitStack() as after:
+        if run.engine.evaluate.keep_best and best is not None:
+            last = session.training.masters.state()
+            after.callback(session.training.masters.load, {name: value.clone() for name, value in last.items()})
+            session.training.masters.load(type(session.checkpoints).open(best).tensors("masters"))
+        with folder_at_once(folder.final, replace=True) as aside:
+            write_weights(run, session.training, aside)
+            save_tokenizer(tokenizer, data.template, aside)
+    return folder.final
+
+
+def summary(session: Session, artifact: Path) -> Summary:
+    """The run in one line."""
+    progress = session.training.progress
+    return Summary(
+        step=progress.step,
+        loss=progress.last_loss if progress.last_loss is not None else float("nan"),
+        tokens=progress.tokens,
+        trained_tokens=progress.trained_tokens,
+        seconds=progress.seconds,
+        eval_loss=progress.held_out_loss,
+        skipped_steps=progress.skipped,
+        artifact=artifact,
+    )

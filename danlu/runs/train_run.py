@@ -1,0 +1,50 @@
+"""The recipe of a training run, and which of its settings a resumed run must keep."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from danlu.core.parts import Config
+from danlu.data.config import DataConfig
+from danlu.engine.config import EngineConfig
+from danlu.engine.hooks.base import Hook, hooks
+from danlu.engine.hooks.console import Console
+from danlu.engine.hooks.metrics_file import MetricsFile
+from danlu.engine.hooks.plot import Plot
+from danlu.models.adapters import adapters
+from danlu.models.adapters.base import Adapter
+from danlu.models.adapters.lora import Lora
+from danlu.models.load import ModelConfig
+from danlu.objectives import objectives
+from danlu.objectives.base import Objective
+
+
+class TrainRun(Config):
+    """A model, data and an objective."""
+
+    model: ModelConfig
+    """what is trained"""
+    adapter: Annotated[Adapter, adapters] = Lora()
+    """which of its weights learn"""
+    data: DataConfig
+    """what it learns from"""
+    objective: Annotated[Objective, objectives]
+    """what is optimised"""
+    engine: EngineConfig = EngineConfig()
+    """how it trains"""
+    hooks: list[Annotated[Hook, hooks]] = [Console(), MetricsFile(), Plot()]
+    """who is told about it"""
+    folder: Path | None = None
+    """where the run is written; runs/NAME of the recipe if not given"""
+    allow_code: bool = False
+    """parts from outside danlu may be named; their code runs on this machine"""
+
+    def must_not_change(self) -> dict[str, Any]:
+        """What decides the numbers. Workers, memory, speed and reporting may differ in a resumed run."""
+        tree = self.model_dump(mode="json")
+        for key in ("hooks", "folder", "allow_code"):
+            del tree[key]
+        for key in ("device", "compile", "gradient_checkpointing", "save"):
+            del tree["engine"][key]
+        for key in ("workers", "cache", *(["pack_tokens"] if self.data.batch.rows else [])):
+            del tree["data"][key]
+        return tree
