@@ -19,7 +19,8 @@ class MetricsLog:
 
     def __init__(self, path: Path, step: int) -> None:
         if path.exists():
-            kept = [line for line in read_metrics(path) if line["step"] <= step]
+            # a run that begins anew measures once more at step 0, and one resumed at a step does not
+            kept = [line for line in read_metrics(path) if line["step"] <= step and (step or line["event"] == "start")]
             write_atomic(path, "".join(_line(facts) for facts in kept))
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
         self._torn = False

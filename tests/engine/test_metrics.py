@@ -39,6 +39,15 @@ def test_a_resumed_run_has_no_step_twice(path):
     assert steps(path) == list(range(1, 10))
 
 
+def test_a_run_killed_before_its_first_save_begins_anew(path):
+    log = MetricsLog(path, 0)
+    for event, step in (("start", 0), ("eval", 0), ("step", 1)):
+        log.write(event, step, {})
+    log.close()
+    MetricsLog(path, 0).close()
+    assert [line["event"] for line in read_metrics(path)] == ["start"]
+
+
 def test_numbers_that_are_none_stay_what_they_are(path):
     log = MetricsLog(path, 0)
     log.write("step", 1, {"loss": math.nan, "grad_norm": math.inf, "metrics": {"a": -math.inf}, "all": [math.nan, 1.0]})
