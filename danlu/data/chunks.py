@@ -44,7 +44,7 @@ class Work:
         too_long: TooLong,
     ) -> None:
         self.source, self.format = source, format
-        self.encoder = Encoder(tokenizer, template)
+        self.encoder = Encoder(tokenizer, template, many=True)
         self.max_length = max_length
         self.too_long: TooLong = too_long
         wide = len(tokenizer) > np.iinfo(np.uint16).max

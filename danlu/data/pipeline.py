@@ -1,41 +1,28 @@
-"""From sources to tokenised rows, once: found in the cache, or built in parallel and kept there."""
+"""From sources to steps: every source tokenised, a part of it held out, the rest in an order."""
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from danlu.core.cache_folder import cache_folder
 from danlu.core.errors import DataError
-from danlu.core.files import folder_at_once, sha256_of, sweep
-from danlu.core.lock import Lock
 from danlu.data.batch import Batch
-from danlu.data.cache import TokenSet, write_tokens
-from danlu.data.chunks import Work
+from danlu.data.cache import TokenSet
 from danlu.data.config import DataConfig
 from danlu.data.loader import Loader, Rows
 from danlu.data.order import held_out_rows
 from danlu.data.packing import Pack
-from danlu.data.progress import watched
-from danlu.data.report import DataReport, SourceReport
-from danlu.data.sources import Source, format_of, labels
-from danlu.data.workers import MOST, in_chunks, num_cores, over
+from danlu.data.report import DataReport
+from danlu.data.sources import labels
+from danlu.data.tokenise import TokenMaker
 from danlu.samples import Sample
 from danlu.tokens.templates.base import Template
 from danlu.tokens.templates.default import Default
 from danlu.tokens.templates.own import Own
-from danlu.tokens.tokenizer import fingerprint
 
 log = logging.getLogger(__name__)
-
-CODE = 2
-"""count up when the same rows and settings give other ids"""
-CHUNK_ROWS = 1000
 
 
 @dataclass
@@ -92,14 +79,12 @@ def load_data(
     config: DataConfig, tokenizer: PreTrainedTokenizerFast, learns_from: tuple[type[Sample], ...], *, seed: int
 ) -> Data:
     """Every source, tokenised."""
-    template = template_for(config, tokenizer)
-    every = [*config.sources, *config.held_out_sources]
     if not config.sources:
         raise DataError("data.sources is empty; give it a file")
-    sets = [
-        tokenised(source, name, template, tokenizer, learns_from, config)
-        for source, name in zip(every, labels(every), strict=True)
-    ]
+    template = template_for(config, tokenizer)
+    maker = TokenMaker(tokenizer, template, learns_from, config)
+    every = [*config.sources, *config.held_out_sources]
+    sets = [maker.tokens(source, name) for source, name in zip(every, labels(every), strict=True)]
     split = len(config.sources)
     return Data(config, template, sets[:split], seed, sets[split:])
 
@@ -112,55 +97,3 @@ def template_for(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> Temp
         return Own()
     log.warning("this tokenizer has no chat template; data.template: default (Human: … Assistant: …) is used")
     return Default()
-
-
-def tokenised(
-    source: Source,
-    name: str,
-    template: Template,
-    tokenizer: PreTrainedTokenizerFast,
-    learns_from: tuple[type[Sample], ...],
-    config: DataConfig,
-) -> TokenSet:
-    """One source's rows as ids: from the cache, or made now."""
-    format = format_of(source, learns_from)
-    work = Work(source, format, tokenizer, template, config.max_length, config.too_long)
-    key = key_of(work, tokenizer, template)
-    place = (config.cache or cache_folder()) / "tokens" / key
-    folder = place / "rows"
-    if not folder.is_dir():
-        with Lock(place / "lock", wait=True, purpose=f"the tokens of {name}"):
-            if not folder.is_dir():
-                sweep(place)
-                build(folder, work, name, key, config)
-    found = TokenSet(folder, name)
-    if not len(found):
-        raise DataError("\n".join([f"{name}: no row is left to train on", *DataReport({name: found.report}).lines()]))
-    return found
-
-
-def key_of(work: Work, tokenizer: PreTrainedTokenizerFast, template: Template) -> str:
-    """SHA-256 of everything that decides the ids."""
-    made_of = {
-        "code": CODE,
-        "files": [sha256_of(file) for file in work.source.files],
-        "source": work.source.model_dump(mode="json", include={"max_rows", "system"}),
-        "format": [type(work.format).__module__, type(work.format).__name__, work.format.model_dump(mode="json")],
-        "template": [work.encoder.scribe.jinja, work.encoder.scribe.marks],
-        "tokenizer": fingerprint(tokenizer),
-        "length": [work.max_length, work.too_long],
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-
-
-def build(folder: Path, work: Work, name: str, key: str, config: DataConfig) -> None:
-    """Tokenise every row into a folder that appears when it is whole."""
-    workers = min(num_cores(), MOST) if config.workers == "auto" else config.workers
-    report = SourceReport(
-        format=type(work.format).__module__.rpartition(".")[2], files=list(map(str, work.source.files))
-    )
-    chunks = over(work, in_chunks(work.source.rows(), CHUNK_ROWS), workers)
-    with folder_at_once(folder) as aside:
-        write_tokens(aside, watched(chunks, name), key, work.id_type, report)
-    if not report.rows_in:
-        raise DataError(f"{work.source.path}: no rows in it")

@@ -1,0 +1,88 @@
+"""One source's rows as ids: found in the cache, or made in parallel and kept there."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from danlu.core.cache_folder import cache_folder
+from danlu.core.errors import DataError
+from danlu.core.files import folder_at_once, sha256_of, sweep
+from danlu.core.lock import Lock
+from danlu.data.cache import TokenSet, write_tokens
+from danlu.data.chunks import Work
+from danlu.data.config import DataConfig
+from danlu.data.formats import formats
+from danlu.data.formats.base import Format
+from danlu.data.progress import watched
+from danlu.data.report import DataReport, SourceReport
+from danlu.data.sources import Source, format_of
+from danlu.data.workers import MOST, in_chunks, num_cores, over
+from danlu.samples import Sample
+from danlu.tokens.templates.base import Template
+from danlu.tokens.tokenizer import fingerprint
+
+CODE = 2
+"""count up when the same rows and settings give other ids"""
+CHUNK_ROWS = 1000
+
+
+@dataclass
+class TokenMaker:
+    """What all sources of a run have in common."""
+
+    tokenizer: PreTrainedTokenizerFast
+    template: Template
+    learns_from: tuple[type[Sample], ...]
+    config: DataConfig
+
+    def tokens(self, source: Source, name: str) -> TokenSet:
+        """A source's token set: from the cache, or made now by this process or by the one that is at it."""
+        format = format_of(source, self.learns_from)
+        key = self.key(source, format)
+        place = (self.config.cache or cache_folder()) / "tokens" / key
+        folder = place / "rows"
+        if not folder.is_dir():
+            with Lock(place / "lock", wait=True, purpose=f"the tokens of {name}"):
+                if not folder.is_dir():
+                    sweep(place)
+                    self.build(folder, source, name, format, key)
+        found = TokenSet(folder, name)
+        if not len(found):
+            why = DataReport({name: found.report}).lines()
+            raise DataError("\n".join([f"{name}: no row is left to train on", *why]))
+        return found
+
+    @cached_property
+    def common_key(self) -> dict[str, Any]:
+        """What decides the ids, whatever the source."""
+        scribe = self.template.scribe(self.tokenizer)
+        return {
+            "code": CODE,
+            "tokenizer": fingerprint(self.tokenizer),
+            "template": [scribe.jinja, scribe.marks],
+            "length": [self.config.max_length, self.config.too_long],
+        }
+
+    def key(self, source: Source, format: Format) -> str:
+        """SHA-256 of everything that decides the ids."""
+        made_of = self.common_key | {
+            "files": [sha256_of(file) for file in source.files],
+            "source": source.model_dump(mode="json", include={"max_rows", "system"}),
+            "format": [formats.name_of(format), format.model_dump(mode="json")],
+        }
+        return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+
+    def build(self, folder: Path, source: Source, name: str, format: Format, key: str) -> None:
+        """Tokenise every row into a folder that appears when it is whole."""
+        config = self.config
+        work = Work(source, format, self.tokenizer, self.template, config.max_length, config.too_long)
+        workers = min(num_cores(), MOST) if config.workers == "auto" else config.workers
+        report = SourceReport(format=formats.name_of(format), files=[str(file) for file in source.files])
+        chunks = over(work, in_chunks(source.rows(), CHUNK_ROWS), workers)
+        with folder_at_once(folder) as aside:
+            write_tokens(aside, watched(chunks, name), key, work.id_type, report)
