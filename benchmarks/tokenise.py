@@ -1,6 +1,6 @@
 """First tokenisation of a chat data set: danlu against datasets.map, in turn, and the ratio.
 
-    python benchmarks/tokenise.py --tokenizer FOLDER --data FILE [FILE ...]
+    python benchmarks/tokenise.py [--tokenizer FOLDER] [--data FILE ...]
 
 Both read the same files and produce ids and a loss mask for every row; nothing is cached between rounds. The peer does
 what its users do: `datasets.map(num_proc=...)`, `apply_chat_template` for the row and for its prompt, mask by length.
@@ -17,8 +17,12 @@ from datasets import disable_progress_bars, load_dataset
 from danlu.data.config import DataConfig
 from danlu.data.pipeline import load_data
 from danlu.data.workers import num_cores
+from danlu.models.builtin.catalogue import builtin_folder
 from danlu.samples import Conversation
 from danlu.tokens.tokenizer import load_tokenizer
+
+ALPACA = Path(__file__).parents[2] / "shared/data"
+FILES = ("alpaca_en_9k.jsonl.zst", "alpaca_en_extra_10k.jsonl.zst")
 
 
 def ours(files: list[str], tokenizer, workers: int, cache: Path) -> tuple[int, int]:
@@ -55,13 +59,13 @@ def timed(run, *given) -> tuple[float, int]:
 def main() -> None:
     """Alternate both and print each round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokenizer", required=True)
-    parser.add_argument("--data", nargs="+", required=True)
+    parser.add_argument("--tokenizer", help="a model's folder; SmolLM2 if not given")
+    parser.add_argument("--data", nargs="+", default=[str(ALPACA / name) for name in FILES])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=num_cores())
     given = parser.parse_args()
     disable_progress_bars()
-    tokenizer = load_tokenizer(given.tokenizer)
+    tokenizer = load_tokenizer(given.tokenizer or builtin_folder("smollm2-135m"))
     speeds: dict[str, list[float]] = {"danlu": [], "datasets.map": []}
     for _ in range(given.rounds):
         for name, run in (("danlu", ours), ("datasets.map", peers)):
