@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from danlu.core.parts import Config
 from danlu.data.config import DataConfig
 from danlu.engine.config import EngineConfig
-from danlu.engine.hooks.base import Hook, hooks
+from danlu.engine.hooks import base as listening
 from danlu.engine.hooks.console import Console
 from danlu.engine.hooks.metrics_file import MetricsFile
 from danlu.engine.hooks.plot import Plot
@@ -31,7 +31,7 @@ class TrainRun(Config):
     """what is optimised"""
     engine: EngineConfig = EngineConfig()
     """how it trains"""
-    hooks: list[Annotated[Hook, hooks]] = [Console(), MetricsFile(), Plot()]
+    hooks: list[Annotated[listening.Hook, listening.hooks]] = [Console(), MetricsFile(), Plot()]
     """who is told about it"""
     folder: Path | None = None
     """where the run is written; runs/NAME of the recipe if not given"""
