@@ -14,7 +14,10 @@ from danlu.cli.recipe import recipe
 from danlu.core.errors import UserError
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="markdown",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
     help="Train language models: a recipe in, a model out, with evidence that the run was right.",
 )
 app.add_typer(recipe, name="recipe")

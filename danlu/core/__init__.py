@@ -1,1 +1,1 @@
-"""Foundations: parts, configuration, files, devices and words for people. Nothing here knows what a language model is."""
+"""Foundations: parts, configuration, files, devices and words for people. Nothing here knows of language models."""

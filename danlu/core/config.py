@@ -1,6 +1,7 @@
 """Recipes: read a YAML file, apply `key=value` overrides, resolve `${…}`, and say exactly what is wrong."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from danlu.core.parts import Config
 C = TypeVar("C", bound=Config)
 
 LIMIT_BYTES = 1 << 20
+REFERENCE = re.compile(r"(?<!\\)\$\{(\w[\w.\[\]-]*)\}")
+"""`${key}`: the only one of OmegaConf's expressions that a recipe may hold"""
 
 
 def read_tree(path: Path) -> dict[str, Any]:
@@ -23,6 +26,8 @@ def read_tree(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {path.stat().st_size:,} bytes is no recipe (at most {LIMIT_BYTES:,})")
     try:
         tree = OmegaConf.load(path)
+    except RecursionError as error:
+        raise UserError(f"{path}: not a YAML recipe: nested too deeply") from error
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a YAML recipe: {error}") from error
     if not isinstance(tree, DictConfig):
@@ -38,17 +43,60 @@ def load(kind: type[C], tree: dict[str, Any], overrides: Sequence[str] = (), *, 
             key, equals, _ = override.partition("=")
             if not equals or not key:
                 raise UserError(f"{override!r}: an override is written key=value, such as engine.steps=100")
+            check_references(OmegaConf.to_container(merged), origin)  # before anything is looked up
             place_for_name(merged, key)
             merged.merge_with_dotlist([override])
+        check_references(OmegaConf.to_container(merged), origin)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError("\n".join(f"{origin}: {key} is missing; give it as {key}=…" for key in missing))
-        if "${oc." in OmegaConf.to_yaml(merged):
-            raise UserError(f"{origin}: `${{oc.…}}` reads the environment, which a recipe may not; write the value")
         resolved = OmegaConf.to_container(merged, resolve=True)
+    except RecursionError as error:
+        raise UserError(f"{origin}: nested too deeply") from error
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"{origin}: {error}") from error
     return validate(kind, resolved, origin=origin)
+
+
+def check_references(tree: Any, origin: str) -> None:
+    """Refuse every `${…}` that is no plain key, and those that would fill the memory when they are followed."""
+    for place, text in texts_of(tree):
+        if "${" in REFERENCE.sub("", text):
+            raise UserError(f"{origin}: {place}: only `${{key}}` is known, found {text!r:.80}")
+    if full_size(tree, tree, {}) > LIMIT_BYTES:
+        raise UserError(f"{origin}: with every `${{key}}` written out it is no recipe (at most {LIMIT_BYTES:,} bytes)")
+
+
+def texts_of(tree: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a tree, with its dotted place."""
+    if isinstance(tree, str):
+        yield place, tree
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in pairs:
+        yield from texts_of(value, f"{place}.{key}" if place else str(key))
+
+
+def full_size(value: Any, tree: Any, known: dict[str, int]) -> int:
+    """About how many characters a value of a tree has with every reference written out; `known` are sizes by key."""
+    if not isinstance(value, str):
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + sum(full_size(each, tree, known) for each in inner)
+    for key in REFERENCE.findall(value):
+        if key not in known:
+            known[key] = 0  # a circle ends here; to follow it is an error of its own
+            known[key] = full_size(quoted(tree, key), tree, known)
+    return len(value) + sum(known[key] for key in REFERENCE.findall(value))
+
+
+def quoted(tree: Any, key: str) -> Any:
+    """What stands at a dotted key, or the reference that stands on the way to it."""
+    for part in re.findall(r"[\w-]+", key):
+        if isinstance(tree, list):
+            tree = dict(enumerate(tree))
+        if not isinstance(tree, dict):
+            return tree
+        tree = {str(name): value for name, value in tree.items()}.get(part)
+    return tree
 
 
 def place_for_name(tree: DictConfig, key: str) -> None:
@@ -64,7 +112,9 @@ def place_for_name(tree: DictConfig, key: str) -> None:
 def validate(kind: type[C], tree: Any, *, origin: str) -> C:
     """Build the config, or raise one `UserError` with a line for each wrong place."""
     try:
-        return kind.model_validate(tree, context={"allow_code": isinstance(tree, dict) and tree.get("allow_code") is True})
+        return kind.model_validate(
+            tree, context={"allow_code": isinstance(tree, dict) and tree.get("allow_code") is True}
+        )
     except ValidationError as error:
         raise UserError("\n".join(f"{origin}: {line}" for line in explain(error))) from error
 

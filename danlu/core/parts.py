@@ -131,14 +131,15 @@ class Folder(Generic[P]):
 
     def __get_pydantic_json_schema__(self, schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         none = [{"type": "null"}] if schema["type"] == "nullable" else []
-        return {"oneOf": [*none, *(self._form(name) for name in self)]}
+        return {"oneOf": [*none, *(self._form(name, handler) for name in self)]}
 
-    def _form(self, name: str) -> dict[str, Any]:
+    def _form(self, name: str, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """One part's JSON schema; a part whose extra is not installed is shown with what it needs."""
         try:
-            form = self[name].model_json_schema(ref_template=f"#/$defs/{self.package}.{name}.{{model}}")
+            form = handler.resolve_ref_schema(handler(self[name].__pydantic_core_schema__))
         except ModuleNotFoundError as missing:
             form = {"description": f"needs {missing.name}: {install_command(missing.name)}"}
-        form["properties"] = {"name": {"const": name}} | form.get("properties", {})
-        form["required"] = ["name", *form.get("required", [])]
-        return form
+        return form | {
+            "properties": {"name": {"const": name}} | form.get("properties", {}),
+            "required": ["name", *form.get("required", [])],
+        }

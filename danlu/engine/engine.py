@@ -67,7 +67,10 @@ class Engine:
                 sums = metrics.setdefault(name, [0.0, 0.0])
                 sums[0] += float(total)
                 sums[1] += count
-        sums = [[float(sum(float(loss.total) for loss in losses)), sum(loss.count for loss in losses)], *metrics.values()]
+        sums = [
+            [float(sum(float(loss.total) for loss in losses)), sum(loss.count for loss in losses)],
+            *metrics.values(),
+        ]
         (total, count), *means = self.sum_over_ranks(sums)
         return total, count, {name: a / b for name, (a, b) in zip(metrics, means, strict=True) if b}
 

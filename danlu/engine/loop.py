@@ -40,7 +40,9 @@ def fit(session: Session, listener: Listener) -> None:
         session.save(listener)
         if stop.requested and not session.finished:
             listener.on_stop(training.progress.step, "asked to stop")
-            raise stop.reason(f"stopped after step {training.progress.step}; everything is saved. {session.how_to_resume}")
+            raise stop.reason(
+                f"stopped after step {training.progress.step}; everything is saved. {session.how_to_resume}"
+            )
 
 
 def advance(session: Session, step: Step, update: Update, seconds: float) -> StepRecord:

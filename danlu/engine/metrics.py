@@ -4,7 +4,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,18 @@ NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 class MetricsLog:
-    """Appends lines as they happen. A run resumed at `step` first drops the lines of steps that it will make again."""
+    """Appends lines as they happen.
 
-    def __init__(self, path: Path, step: int) -> None:
+    A run resumed after `step`, measured last at `measured_step`, first drops the lines of what it will do again.
+    """
+
+    def __init__(self, path: Path, step: int, measured_step: int | None = None) -> None:
+        self.path = path
         if path.exists():
-            # a run that begins anew measures once more at step 0, and one resumed at a step does not
-            kept = [line for line in read_metrics(path) if line["step"] <= step and (step or line["event"] == "start")]
-            write_atomic(path, "".join(_line(facts) for facts in kept))
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
-        self._torn = False
+            measured = -1 if measured_step is None else measured_step
+            last = {"eval": min(step, measured), "end": -1}
+            self._rewrite(lambda line: line["step"] <= last.get(line["event"], step))
+        self._open()
 
     def write(self, event: str, step: int, facts: Mapping[str, Any]) -> None:
         """Append one event."""
@@ -34,6 +37,12 @@ class MetricsLog:
             raise OSError(f"{self._file.name}: only a part of a line was written")
         self._torn = False
 
+    def go_back(self, step: int) -> None:
+        """Drop what was written after a step that the run goes back to, but not why it went."""
+        self.close()
+        self._rewrite(lambda line: line["step"] <= step or line["event"] == "alert")
+        self._open()
+
     def sync(self) -> None:
         """Force the lines to the disk, so that a checkpoint is never ahead of them."""
         os.fsync(self._file.fileno())
@@ -41,6 +50,13 @@ class MetricsLog:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def _open(self) -> None:
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by close()
+        self._torn = False
+
+    def _rewrite(self, keep: Callable[[dict[str, Any]], bool]) -> None:
+        write_atomic(self.path, "".join(_line(facts) for facts in read_metrics(self.path) if keep(facts)))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -41,6 +41,9 @@ class NonFinite(Exception):
         with folder_at_once(final) as aside:
             for number, pack in enumerate(self.suspects):
                 names = ("input_ids", "positions", "targets", "weights", "cu_seqlens")
-                save_file({name: getattr(pack, name).cpu().contiguous() for name in names}, aside / f"pack-{number}.safetensors")
+                save_file(
+                    {name: getattr(pack, name).cpu().contiguous() for name in names},
+                    aside / f"pack-{number}.safetensors",
+                )
             (aside / "rows.json").write_text(json.dumps({"what": self.what, "rows": self.rows}, ensure_ascii=False))
         return final

@@ -15,7 +15,6 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
-    rollbacks_in_a_row: int = 0
     last_loss: float | None = None
     loss_scale: float = 1.0
     steps_since_scale: int = 0

@@ -13,6 +13,8 @@ class RunFacts:
     folder: Path
     num_steps: int
     step: int = 0
+    measured_step: int | None = None
+    """the last step whose held-out loss is known"""
     config: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Randomness that needs no memory: each step draws from its own seed, so a resumed run draws what it would have drawn."""
+"""Randomness that needs no memory: each step draws from its own seed, so a resumed run draws the same."""
 
 import random
 
@@ -7,7 +7,7 @@ import torch
 
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
-    """Set every generator from (seed, step, rank) alone; dropout and sampling then do not depend on what came before."""
+    """Set every generator from (seed, step, rank) alone: dropout and sampling do not depend on what came before."""
     words = np.random.SeedSequence([seed, step, rank]).generate_state(2, np.uint32)
     value = int(words[0]) << 32 | int(words[1])
     random.seed(value)

@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 from danlu.core.errors import Interrupted, Preempted
@@ -21,6 +23,8 @@ class Stop:
         self.signal: signal.Signals | None = None
         self._save = False
         self._at = 0.0
+        self._pid = os.getpid()
+        self._nothing_to_save: str | None = None
         self._before: dict[int, signal.Handlers | object] = {}
 
     def __enter__(self) -> "Stop":
@@ -54,14 +58,30 @@ class Stop:
         """What to raise once everything is saved; its exit code tells a supervisor to resume."""
         return Interrupted(message) if self.signal == signal.SIGINT else Preempted(message)
 
+    @contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Inside, nothing is worth saving yet: the first signal ends the block where it is, with this message."""
+        self._nothing_to_save = message
+        try:
+            yield
+            if self.requested:  # by another thread, or the error was swallowed by someone who caught too much
+                raise self.reason(message)
+        finally:
+            self._nothing_to_save = None
+
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            return  # a worker that was forked inside the block: its parent decides
         if not self.requested:
             self.request(signal.Signals(number))
-            os.write(2, b"\nsaving, then stopping; again stops at once\n")
+            words = b"saving, then stopping" if self._nothing_to_save is None else b"stopping"
+            os.write(2, b"\n" + words + b"; again stops at once\n")
             if not self.echo_seconds:
                 # the kernel needs no Python to obey, so even a long matrix product cannot delay the second signal
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
+            if self._nothing_to_save is not None:
+                raise self.reason(self._nothing_to_save)
         elif time.monotonic() - self._at > self.echo_seconds:
             os._exit(128 + number)
 

@@ -44,7 +44,9 @@ class Training:
         self.masters.publish()
         return lr
 
-    def save(self, checkpoints: Checkpoints, write_weights: Callable[[Path], None], *, best: bool = False) -> Path | None:
+    def save(
+        self, checkpoints: Checkpoints, write_weights: Callable[[Path], None], *, best: bool = False
+    ) -> Path | None:
         """Write everything that a resumed run needs, and the weights once more as other tools read them."""
         moments, structure = optimizer_state(self.optimizer, self.names)
         return checkpoints.save(

@@ -45,7 +45,7 @@ def packed_attention(
         )
     elif q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and sliding_window is None and q.shape == k.shape:
         longest = max(segments.lengths)
-        out = varlen_attn(
+        out: Any = varlen_attn(
             q, k, v, segments.cu_seqlens, segments.cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0)
         )
     else:

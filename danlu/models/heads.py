@@ -24,8 +24,7 @@ class Head:
         if not isinstance(layer, LoraLayer):
             return layer.weight  # type: ignore[return-value]
         [name] = layer.active_adapters
-        low_rank = layer.lora_B[name].weight @ layer.lora_A[name].weight
-        return layer.get_base_layer().weight + layer.scaling[name] * low_rank  # type: ignore[operator]
+        return layer.get_base_layer().weight + layer.get_delta_weight(name)  # type: ignore[attr-defined,operator]
 
     @property
     def bias(self) -> Tensor | None:
@@ -47,4 +46,6 @@ def head_of(model: PreTrainedModel) -> Head:
     scale = config.get("logit_scale") or 1.0
     if config.get("logits_scaling"):
         scale = 1.0 / config["logits_scaling"]
-    return Head(model.get_output_embeddings(), Shape(scale=scale, softcap=config.get("final_logit_softcapping")))
+    module = model.get_output_embeddings()
+    assert module is not None, f"{type(model).__name__} has no output layer"
+    return Head(module, Shape(scale=scale, softcap=config.get("final_logit_softcapping")))

@@ -114,7 +114,7 @@ class Policy(nn.Module):
         """Whether a packed forward of two short segments equals the model's own forward of each."""
         training = self.inner.training
         self.eval()
-        own_attention = self.inner.config._attn_implementation
+        own_attention = self.inner.config._attn_implementation or "eager"
         vocabulary = self.head.weight.shape[0]
         ids = (vocabulary // 3 + 97 * torch.arange(16, device=self.device)) % vocabulary  # special tokens upset bf16
         expected = torch.cat([self.inner(input_ids=part[None]).logits[0] for part in ids.split([7, 9])]).float()
@@ -126,26 +126,19 @@ class Policy(nn.Module):
         try:
             self.packed = True
             apart = self._near(self.logits(pack).float(), expected)
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-        ):  # the architecture takes no segments, or not through its attention
-            apart = False
+        except (TypeError, ValueError, RuntimeError):
+            apart = False  # the architecture takes no segments, or not through its attention
         if not apart:
             self.packed = False
             self.inner.set_attn_implementation(own_attention)
-            assert self._near(self.logits(pack).float(), expected), (
-                f"cannot reproduce {type(self.inner).__name__}'s logits"
-            )
-            log.warning(
-                "%s cannot keep packed segments apart; they are read one after another", type(self.inner).__name__
-            )
+            kind = type(self.inner).__name__
+            assert self._near(self.logits(pack).float(), expected), f"cannot reproduce {kind}'s logits"
+            log.warning("%s cannot keep packed segments apart; they are read one after another", kind)
         self.train(training)
         return apart
 
     def _near(self, found: Tensor, expected: Tensor) -> bool:
-        """bf16 moves single positions by a third of their length and most by 1 %; reading a foreign segment moves all."""
+        """bf16 moves single positions by a third of their length, most by 1 %; reading a foreign segment moves all."""
         error = (found - expected).norm(dim=-1) / expected.norm(dim=-1)
         bound = 1e-3 if self.inner.dtype == torch.float32 else 0.1
         return bool(error[:7].median() <= bound and error[7:].median() <= bound)
@@ -158,16 +151,11 @@ class Policy(nn.Module):
             return
 
         def add(module: nn.Module, given: tuple[Tensor, ...], embedded: Tensor) -> Tensor:
-            L = torch.tensor(pack.lengths, device=embedded.device).repeat_interleave(
-                torch.tensor(pack.lengths, device=embedded.device)
-            )
-            L = (
-                L
-                if embedded.shape[1] == len(L)
-                else torch.full((embedded.shape[1],), embedded.shape[1], device=embedded.device)
-            )
-            size = alpha / (L[None, :, None] * embedded.shape[-1]).sqrt()
-            return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.to(embedded.dtype)
+            T, H = embedded.shape[-2:]
+            lengths = torch.tensor(pack.lengths if self.packed else [T], device=embedded.device)
+            L = lengths.repeat_interleave(lengths)[:, None]  # of each token's segment
+            noise = torch.empty_like(embedded).uniform_(-1, 1)
+            return embedded + noise * (alpha / (L * H).sqrt()).to(embedded.dtype)
 
         handle = self.inner.get_input_embeddings().register_forward_hook(add)
         try:

@@ -13,6 +13,7 @@ from danlu.core.files import folder_at_once, write_json
 from danlu.core.lock import Lock
 from danlu.data.pipeline import Data, load_data
 from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Checkpoint
 from danlu.engine.engine import Engine
 from danlu.engine.hooks.base import Listeners
 from danlu.engine.loop import fit
@@ -20,6 +21,7 @@ from danlu.engine.records import RunFacts, Summary
 from danlu.engine.session import Session
 from danlu.engine.training import Training
 from danlu.models.adapters.base import trainable_report
+from danlu.models.load import tokenizer_folder
 from danlu.models.resolve import resolve
 from danlu.models.save import save_tokenizer
 from danlu.objectives.base import Models
@@ -35,7 +37,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
     with Lock(folder.lock, purpose=f"the run {folder}"):
         open_folder(run, folder, resume)
         engine = Engine(run.engine)
-        tokenizer = load_tokenizer(resolve(run.model.path))
+        tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
         data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
         write_json(folder.data_report, data.report.to_dict())
         models = run.objective.models(engine.builder(run.model, run.adapter))
@@ -74,7 +76,9 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models
     checkpoints.sweep()
     weights = partial(write_weights, run, training)
     how = f"`danlu resume {folder}` goes on."
-    return Session(engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how)
+    return Session(
+        engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how
+    )
 
 
 def restore(session: Session, allow_config_change: bool) -> None:
@@ -113,7 +117,7 @@ def save_artifact(
         if run.engine.evaluate.keep_best and best is not None:
             last = session.training.masters.state()
             after.callback(session.training.masters.load, {name: value.clone() for name, value in last.items()})
-            session.training.masters.load(type(session.checkpoints).open(best).tensors("masters"))
+            session.training.masters.load(Checkpoint.open(best).tensors("masters"))
         with folder_at_once(folder.final, replace=True) as aside:
             write_weights(run, session.training, aside)
             save_tokenizer(tokenizer, data.template, aside)

@@ -84,7 +84,6 @@ def test_the_schema_carries_the_help_and_the_choices(shop):
     assert exotic["description"].startswith("needs bitsandbytes_of_another_planet: pip install")
 
 
-@pytest.mark.xfail(reason="pydantic loses the $defs of a schema made apart", raises=KeyError)
 def test_a_part_with_a_section_of_its_own_has_a_schema(shop):
     schema = shop.Run.model_json_schema()
     hinge = schema["properties"]["loss"]["oneOf"][2]

@@ -27,6 +27,9 @@ class Listener:
     def on_alert(self, step: int, message: str) -> None:
         """Something needs a person's eye: a skipped step, a checkpoint that was not saved."""
 
+    def on_rollback(self, step: int) -> None:
+        """The run went back to the checkpoint of this step; later ones are made again, from other data."""
+
     def on_stop(self, step: int, reason: str) -> None:
         """The run was asked to stop before its end; everything is saved."""
 
@@ -76,6 +79,9 @@ class Listeners(Listener):
 
     def on_alert(self, step: int, message: str) -> None:
         self._tell(lambda listener: listener.on_alert(step, message))
+
+    def on_rollback(self, step: int) -> None:
+        self._tell(lambda listener: listener.on_rollback(step))
 
     def on_stop(self, step: int, reason: str) -> None:
         self._tell(lambda listener: listener.on_stop(step, reason))

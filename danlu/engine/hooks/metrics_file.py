@@ -19,7 +19,7 @@ class Writer(Listener):
     """Turns each event into one line."""
 
     def __init__(self, run: RunFacts) -> None:
-        self._log = MetricsLog(run.folder / "metrics.jsonl", run.step)
+        self._log = MetricsLog(run.folder / "metrics.jsonl", run.step, run.measured_step)
         self._log.write("start", run.step, {"num_steps": run.num_steps})
 
     def on_step(self, record: StepRecord) -> None:
@@ -34,6 +34,9 @@ class Writer(Listener):
 
     def on_alert(self, step: int, message: str) -> None:
         self._log.write("alert", step, {"message": message})
+
+    def on_rollback(self, step: int) -> None:
+        self._log.go_back(step)
 
     def on_stop(self, step: int, reason: str) -> None:
         self._log.write("stop", step, {"reason": reason})
