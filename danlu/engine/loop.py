@@ -12,37 +12,40 @@ from danlu.engine.signals import Stop
 from danlu.engine.step import Stopped, Update, train_step
 
 
-def fit(session: Session, listener: Listener) -> None:
+def fit(session: Session, listener: Listener, stop: Stop) -> None:
     """Train until the last step, or until someone asks to stop; everything worth keeping is saved either way."""
-    training = session.training
-    with Stop() as stop:
-        if training.progress.step == 0:
-            session.measure(listener)
+    try:
+        if session.measure_is_due():  # before the first step, or where a stop came in the middle of measuring
+            session.measure(listener, stop)
         for step in session.steps():
-            started = time.perf_counter()
-            seed_step(session.engine.config.seed, training.progress.step, session.engine.rank)
-            try:
-                packs = session.engine.share(step.packs)
-                update = train_step(session.engine, training, session.objective, packs, lambda: stop.requested)
-            except Stopped:
-                break
-            except NonFinite as bad:
-                session.answer(bad, step, listener)
-                continue
-            record = advance(session, step, update, time.perf_counter() - started)
-            listener.on_step(record)
+            learn(session, step, listener, stop)
             if session.measure_is_due():
-                session.measure(listener)
-            if session.save_is_due() or stop.take_save_request():
+                session.measure(listener, stop)
+            if stop.take_save_request() or session.save_is_due():
                 session.save(listener)
-            if stop.requested:
-                break
+            if stop.requested and not session.finished:
+                raise Stopped
+        session.measure(listener, stop)  # where rollbacks have used up the data, the last step is another
         session.save(listener)
-        if stop.requested and not session.finished:
-            listener.on_stop(training.progress.step, "asked to stop")
-            raise stop.reason(
-                f"stopped after step {training.progress.step}; everything is saved. {session.how_to_resume}"
-            )
+    except Stopped:
+        session.save(listener)
+        number = session.training.progress.step
+        listener.on_stop(number, "asked to stop")
+        raise stop.reason(f"stopped after step {number}; everything is saved. {session.how_to_resume}") from None
+
+
+def learn(session: Session, step: Step, listener: Listener, stop: Stop) -> None:
+    """Make one step, or answer what is not finite in it."""
+    started = time.perf_counter()
+    training = session.training
+    seed_step(session.engine.config.seed, training.progress.step, session.engine.rank)
+    packs = session.engine.share(step.packs)
+    try:
+        update = train_step(session.engine, training, session.objective, packs, lambda: stop.requested)
+    except NonFinite as bad:
+        session.answer(bad, step, listener)
+    else:
+        listener.on_step(advance(session, step, update, time.perf_counter() - started))
 
 
 def advance(session: Session, step: Step, update: Update, seconds: float) -> StepRecord:
@@ -54,7 +57,7 @@ def advance(session: Session, step: Step, update: Update, seconds: float) -> Ste
     progress.trained_tokens += update.trained_tokens
     progress.seconds += seconds
     progress.last_loss = update.loss
-    progress.skipped_in_a_row = progress.rollbacks_in_a_row = 0
+    progress.skipped_in_a_row = 0
     session.training.grow_loss_scale()
     speed = update.tokens / seconds
     return StepRecord(

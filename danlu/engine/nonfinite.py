@@ -36,8 +36,10 @@ class NonFinite(Exception):
     def keep(self, folder: Path, step: int) -> Path:
         """Write the suspected packs beside the run, once for a step."""
         final = folder / f"step-{step:06d}"
-        if final.exists():
-            return final
+        while final.exists():
+            if json.loads((final / "rows.json").read_text())["rows"] == self.rows:
+                return final  # a resumed run met it again
+            final = final.with_name(f"{final.name}+")
         with folder_at_once(final) as aside:
             for number, pack in enumerate(self.suspects):
                 names = ("input_ids", "positions", "targets", "weights", "cu_seqlens")

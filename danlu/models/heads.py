@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from peft.tuners.lora import LoraLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
+from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -23,8 +23,11 @@ class Head:
         layer = self._active()
         if not isinstance(layer, LoraLayer):
             return layer.weight  # type: ignore[return-value]
+        base = layer.get_base_layer().weight
+        if layer.disable_adapters or layer.merged:
+            return base  # type: ignore[return-value]
         [name] = layer.active_adapters
-        return layer.get_base_layer().weight + layer.get_delta_weight(name)  # type: ignore[attr-defined,operator]
+        return base + layer.get_delta_weight(name).to(base.dtype)  # type: ignore[attr-defined,operator]
 
     @property
     def bias(self) -> Tensor | None:
@@ -35,9 +38,11 @@ class Head:
 
     def _active(self) -> nn.Module:
         """The layer in use: peft may keep a learning copy beside the original."""
-        if isinstance(self.module, AuxiliaryTrainingWrapper):
-            return self.module.modules_to_save[self.module.active_adapter]  # type: ignore[index,return-value]
-        return self.module
+        if not isinstance(self.module, ModulesToSaveWrapper):
+            return self.module
+        if self.module.disable_adapters:
+            return self.module.original_module
+        return self.module.modules_to_save[self.module.active_adapters[0]]  # type: ignore[index]
 
 
 def head_of(model: PreTrainedModel) -> Head:
