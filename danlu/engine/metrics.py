@@ -39,8 +39,8 @@ class MetricsLog:
 
     def go_back(self, step: int) -> None:
         """Drop what was written after a step that the run goes back to, but not why it went."""
-        self.close()
         self._rewrite(lambda line: line["step"] <= step or line["event"] == "alert")
+        self.close()
         self._open()
 
     def sync(self) -> None:

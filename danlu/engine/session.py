@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from danlu.core.devices import peak_flops
@@ -15,13 +16,15 @@ from danlu.engine.engine import Engine
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.records import EvalRecord, StepRecord
+from danlu.engine.signals import Stop
+from danlu.engine.step import Stopped
 from danlu.engine.training import Training
 from danlu.evals.held_out import held_out_loss
 from danlu.models.flops import flops_per_token
 from danlu.objectives.base import Objective
 
 MOST_IN_A_ROW = 10
-"""skipped steps, or returns to a checkpoint, without one good step between, before the run gives up"""
+"""skipped steps without a good one between, or returns to the same checkpoint, before the run gives up"""
 
 
 @dataclass
@@ -37,7 +40,10 @@ class Session:
     write_weights: Callable[[Path], None]
     bad_batches: Path
     how_to_resume: str = "`--resume` goes on."
-    saved_step: int | None = None
+    saved: tuple[int, bool] | None = None
+    """the step of the newest checkpoint, and whether it is marked as the best"""
+    rollbacks: int = 0
+    """how often the run went back to that checkpoint"""
 
     def steps(self) -> Iterator[Step]:
         """The steps that are left, from where the saved order stands."""
@@ -59,15 +65,17 @@ class Session:
 
     def save(self, listener: Listener) -> None:
         """Write a checkpoint of the last finished step, unless it is already there."""
-        progress = self.training.progress
-        if self.saved_step == progress.step:
-            return
+        progress, before = self.training.progress, self.saved
         best = progress.best_step == progress.step and self.engine.config.evaluate.keep_best
+        if before == (progress.step, best):
+            return
         path = self.training.save(self.checkpoints, self.write_weights, best=best)
         if path is None:
             listener.on_alert(progress.step, "this checkpoint could not be saved; training goes on")
-        else:
-            self.saved_step = progress.step
+            return
+        self.saved = (progress.step, best)
+        if before is None or before[0] != progress.step:
+            self.rollbacks = 0
             listener.on_save(progress.step, path)
 
     def save_is_due(self) -> bool:
@@ -75,31 +83,35 @@ class Session:
         return self.training.progress.step % self.engine.config.save.every_steps == 0
 
     def measure_is_due(self) -> bool:
-        """Whether the recipe wants held-out loss after this step; the last step always does."""
+        """Whether the recipe wants held-out loss after this step; step 0 and the last always do."""
         every, step = self.engine.config.evaluate.every_steps, self.training.progress.step
-        return self.training.finished or (every is not None and step % every == 0)
+        return step == 0 or self.training.finished or (every is not None and step % every == 0)
 
-    def measure(self, listener: Listener) -> None:
-        """Held-out loss of every source, and whether it is the best so far."""
+    def measure(self, listener: Listener, stop: Stop) -> None:
+        """Held-out loss of every source, and whether it is the best so far. Raises `Stopped` between packs."""
         progress, config = self.training.progress, self.engine.config.evaluate
         if not self.held_out or progress.measured_step == progress.step:
             return
         started = time.perf_counter()
         policy = self.training.models["policy"].eval()
-        loss, sources = held_out_loss(self._measure_pack, self.held_out)
-        policy.train()
+        try:
+            loss, sources = held_out_loss(partial(self._measure_pack, stop), self.held_out)
+        finally:
+            policy.train()
         listener.on_eval(
             EvalRecord(progress.step, loss, progress.epoch, sources, seconds=time.perf_counter() - started)
         )
         progress.measured_step, progress.held_out_loss = progress.step, loss
         if progress.best_loss is None or loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.evals_without_gain = loss, progress.step, 0
-            if config.keep_best and progress.step:
+            if config.keep_best:
                 self.save(listener)
         else:
             progress.evals_without_gain += 1
 
-    def _measure_pack(self, pack: Pack) -> tuple[float, float]:
+    def _measure_pack(self, stop: Stop, pack: Pack) -> tuple[float, float]:
+        if stop.requested:
+            raise Stopped
         loss = self.objective.measure(self.training.models, pack.to(self.engine.device))
         return float(loss.total), loss.count
 
@@ -107,26 +119,28 @@ class Session:
         """What the recipe wants when something is no number; the optimiser has not seen it."""
         progress, number = self.training.progress, self.training.progress.step + 1
         self.training.masters.clear()
-        if self.training.shrink_loss_scale():
+        if bad.number is None and self.training.shrink_loss_scale():
             self._skip(step, listener)
             return
-        kept = bad.keep(self.bad_batches, number)
-        message = f"{bad.describe(number)}; the batch is kept in {kept}"
+        message = f"{bad.describe(number)}; {self._keep(bad, number)}"
         listener.on_alert(number, message)
         policy = self.engine.config.on_nonfinite
-        if policy == "stop" or max(progress.skipped_in_a_row, progress.rollbacks_in_a_row) >= MOST_IN_A_ROW:
+        if policy == "stop":
             self.save(listener)
             raise Diverged(f"{message}. The weights before it are saved; on_nonfinite: skip or rollback would go on")
+        if max(progress.skipped_in_a_row, self.rollbacks) + 1 >= MOST_IN_A_ROW:
+            self.save(listener)
+            raise Diverged(f"{message}. It is the {MOST_IN_A_ROW}th time in a row; try a lower learning rate")
         if policy == "rollback":
-            self._roll_back(step)
+            self._roll_back(step, listener)
         else:
+            progress.skipped_in_a_row += 1
             self._skip(step, listener)
 
     def _skip(self, step: Step, listener: Listener) -> None:
         progress = self.training.progress
         progress.step += 1
         progress.skipped += 1
-        progress.skipped_in_a_row += 1
         progress.epoch, progress.cursor = step.epoch, step.cursor
         nothing = math.nan
         listener.on_step(
@@ -135,7 +149,13 @@ class Session:
             )
         )
 
-    def _roll_back(self, step: Step) -> None:
+    def _keep(self, bad: NonFinite, number: int) -> str:
+        try:
+            return f"the batch is kept in {bad.keep(self.bad_batches, number)}"
+        except OSError as error:
+            return f"the batch could not be kept ({error})"
+
+    def _roll_back(self, step: Step, listener: Listener) -> None:
         """The weights and optimiser of the newest checkpoint, with the data after the bad step."""
         before = self.training.progress
         checkpoint = self.checkpoints.latest_valid()
@@ -145,7 +165,9 @@ class Session:
         progress = self.training.progress
         progress.epoch, progress.cursor = step.epoch, step.cursor
         progress.skipped = before.skipped + 1
-        progress.rollbacks_in_a_row = before.rollbacks_in_a_row + 1
+        self.rollbacks += 1
+        self.saved = (progress.step, progress.best_step == progress.step and self.engine.config.evaluate.keep_best)
+        listener.on_rollback(progress.step)
 
     def utilisation(self, tokens_per_second: float) -> float | None:
         """Model flops utilisation, where the device's peak is known."""

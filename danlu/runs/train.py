@@ -4,12 +4,13 @@ import logging
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.config import to_yaml
 from danlu.core.errors import UserError
-from danlu.core.files import folder_at_once, write_json
+from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
 from danlu.data.pipeline import Data, load_data
 from danlu.engine.checkpoint import Checkpoints
@@ -19,6 +20,7 @@ from danlu.engine.hooks.base import Listeners
 from danlu.engine.loop import fit
 from danlu.engine.records import RunFacts, Summary
 from danlu.engine.session import Session
+from danlu.engine.signals import Stop
 from danlu.engine.training import Training
 from danlu.models.adapters.base import trainable_report
 from danlu.models.load import tokenizer_folder
@@ -34,25 +36,28 @@ log = logging.getLogger(__name__)
 
 def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_config_change: bool = False) -> Path:
     """Train from the first step, or go on from the newest whole checkpoint; returns the folder of the artifact."""
-    with Lock(folder.lock, purpose=f"the run {folder}"):
+    with Lock(folder.lock, purpose=f"the run {folder}"), Stop() as stop:
         open_folder(run, folder, resume)
-        engine = Engine(run.engine)
-        tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
-        data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
-        write_json(folder.data_report, data.report.to_dict())
-        models = run.objective.models(engine.builder(run.model, run.adapter))
-        session = prepare(run, folder, engine, data, models)
-        restore(session, allow_config_change)
-        facts = RunFacts(folder.path, session.training.num_steps, session.training.progress.step, run.model_dump())
-        with Listeners(run.hooks, facts) as listeners:
-            fit(session, listeners)
+        with stop.at_once(f"stopped before training. {how_to_resume(folder)}"):
+            engine = Engine(run.engine)
+            tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
+            data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
+            write_json(folder.data_report, data.report.to_dict())
+            models = run.objective.models(engine.builder(run.model, run.adapter))
+            session = prepare(run, folder, engine, data, models)
+            restore(session, allow_config_change)
+            write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
+        with Listeners(run.hooks, facts(run, folder, session)) as listeners:
+            fit(session, listeners, stop)
             artifact = save_artifact(run, folder, session, tokenizer, data)
             listeners.on_end(summary(session, artifact))
         return artifact
 
 
 def open_folder(run: TrainRun, folder: RunFolder, resume: bool) -> None:
-    """Begin a run's folder, or note that it goes on."""
+    """Begin a run's folder, or note that it goes on, and clear what a killed process left half-written."""
+    sweep(folder.path)
+    sweep(folder.bad_batches)
     if not resume:
         folder.create(to_yaml(run))
     elif not folder.run_yaml.is_file():
@@ -70,15 +75,19 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models
     log.info(trainable_report(policy.model))
     training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
     engine.prepare(policy, num_steps * tokens_per_step(data))
-    checkpoints = Checkpoints(
-        folder.checkpoints, run.engine.save.limit, config=run.must_not_change(), world_size=engine.num_ranks
-    )
+    fixed = run.must_not_change() | {"tokens_sha256": {one.name: one.key for one in [*data.sets, *data.held_out_sets]}}
+    checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, world_size=engine.num_ranks)
     checkpoints.sweep()
     weights = partial(write_weights, run, training)
-    how = f"`danlu resume {folder}` goes on."
+    how = how_to_resume(folder)
     return Session(
         engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how
     )
+
+
+def how_to_resume(folder: RunFolder) -> str:
+    """What to type after a stop."""
+    return f"`danlu resume {quote(str(folder))}` goes on."
 
 
 def restore(session: Session, allow_config_change: bool) -> None:
@@ -86,7 +95,14 @@ def restore(session: Session, allow_config_change: bool) -> None:
     found = session.checkpoints.latest_valid(allow_config_change=allow_config_change)
     if found is not None:
         session.training.restore(found)
+        session.saved = (found.step, found.manifest.best)
         log.info("going on after step %d", found.step)
+
+
+def facts(run: TrainRun, folder: RunFolder, session: Session) -> RunFacts:
+    """The run as its hooks first see it."""
+    progress = session.training.progress
+    return RunFacts(folder.path, session.training.num_steps, progress.step, progress.measured_step, run.model_dump())
 
 
 def lr_scales(run: TrainRun, models: Models) -> dict[str, float]:
