@@ -7,6 +7,7 @@ from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from danlu.core.errors import UserError
 from danlu.models.kernels.linear_logprob import Shape
 
 
@@ -45,6 +46,12 @@ class Head:
         return self.module.modules_to_save[self.module.active_adapters[0]]  # type: ignore[index]
 
 
+def is_product(layer: LoraLayer) -> bool:
+    """Whether a layer with LoRA is one product with the sum of both weights."""
+    plain = all(isinstance(dropout, nn.Identity) for dropout in layer.lora_dropout.values())
+    return plain and not layer.lora_variant and not any(layer.lora_bias.values())
+
+
 def head_of(model: PreTrainedModel) -> Head:
     """The output layer of a model, with the scaling and capping that its configuration asks for."""
     config = model.config.get_text_config().to_dict()
@@ -52,5 +59,7 @@ def head_of(model: PreTrainedModel) -> Head:
     if config.get("logits_scaling"):
         scale = 1.0 / config["logits_scaling"]
     module = model.get_output_embeddings()
-    assert module is not None, f"{type(model).__name__} has no output layer"
+    assert isinstance(module, nn.Module), f"{type(model).__name__} has no output layer"
+    if isinstance(module, LoraLayer) and not is_product(module):
+        raise UserError("an adapter on the output layer can be plain LoRA only, without dropout, bias or DoRA")
     return Head(module, Shape(scale=scale, softcap=config.get("final_logit_softcapping")))

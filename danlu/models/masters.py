@@ -69,5 +69,5 @@ class Masters:
 @torch.no_grad()
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     """The L2 norm of all gradients together, fp32."""
-    norms = torch._foreach_norm(list(gradients))
-    return torch.stack(norms).norm() if norms else torch.zeros(())
+    every = list(gradients)
+    return torch.stack(torch._foreach_norm(every)).norm() if every else torch.zeros(())  # type: ignore[arg-type]

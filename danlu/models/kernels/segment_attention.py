@@ -111,8 +111,9 @@ class BlockAttention(torch.autograd.Function):
         """Gradients of q, k and v."""
         q_shape, k_shape = ctx.shapes
         d_q, d_k, d_v = d_out.new_zeros(q_shape), d_out.new_zeros(k_shape), d_out.new_zeros(k_shape)
+        kept = ctx.saved_tensors  # asked for once: gradient checkpointing gives each tensor a single time
         for i, block in enumerate(ctx.blocks):
-            q_b, k_b, v_b, probs = ctx.saved_tensors[4 * i : 4 * i + 4]
+            q_b, k_b, v_b, probs = kept[4 * i : 4 * i + 4]
             d_b = _gather(d_out, block, k_shape[1], padding=False)
             _scatter(d_v, torch.bmm(probs.mT, d_b), block, k_shape[1])
             d_probs = torch.bmm(d_b, v_b.mT)

@@ -33,9 +33,7 @@ def test_exactly_the_last_blocks_feed_forward_learns(architecture, tiny):
 
 
 def twelve_blocks():
-    config = LlamaConfig(
-        vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=12, num_attention_heads=2
-    )
+    config = LlamaConfig(vocab_size=32, hidden_size=8, intermediate_size=8, num_hidden_layers=12, num_attention_heads=2)
     return AutoModelForCausalLM.from_config(config)
 
 
