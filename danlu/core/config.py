@@ -45,7 +45,9 @@ def load(kind: type[C], tree: dict[str, Any], overrides: Sequence[str] = (), *, 
                 raise UserError(f"{override!r}: an override is written key=value, such as engine.steps=100")
             check_references(OmegaConf.to_container(merged), origin)  # before anything is looked up
             place_for_name(merged, key)
-            merged.merge_with_dotlist([override])
+            # whole, not merged: `adapter={name: freeze}` must not inherit the rank of the recipe's lora
+            given = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+            OmegaConf.update(merged, key, quoted(given, key), merge=False)
         check_references(OmegaConf.to_container(merged), origin)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
@@ -90,7 +92,7 @@ def full_size(value: Any, tree: Any, known: dict[str, int]) -> int:
 
 def quoted(tree: Any, key: str) -> Any:
     """What stands at a dotted key, or the reference that stands on the way to it."""
-    for part in re.findall(r"[\w-]+", key):
+    for part in re.findall(r"[^.\[\]]+", key):
         if isinstance(tree, list):
             tree = dict(enumerate(tree))
         if not isinstance(tree, dict):

@@ -135,6 +135,7 @@ class Folder(Generic[P]):
 
     def _form(self, name: str, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """One part's JSON schema; a part whose extra is not installed is shown with what it needs."""
+        form: dict[str, Any]
         try:
             form = handler.resolve_ref_schema(handler(self[name].__pydantic_core_schema__))
         except ModuleNotFoundError as missing:

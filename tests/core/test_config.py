@@ -89,6 +89,20 @@ def test_an_override_may_choose_another_part(read):
     assert (type(run.loss).__name__, run.loss.margin) == ("Hinge", 2.0)
 
 
+def test_a_chosen_part_inherits_nothing_from_the_one_before(read):
+    run = read("loss: {name: dpo, steps: 3}", "loss={name: dpo, beta: 0.5}")
+    assert (run.loss.beta, run.loss.steps) == (0.5, 10)
+
+
+def test_an_override_reaches_into_a_list(read):
+    run = read("extra_losses: [dpo, {name: hinge, margin: 1}]", "extra_losses[1].margin=4")
+    assert run.extra_losses[1].margin == 4.0
+
+
+def test_an_override_may_quote_a_key(read):
+    assert read("lr: 0.5\nloss: dpo", "loss.beta=${lr}").loss.beta == 0.5
+
+
 def test_an_override_may_hold_equals_signs(read):
     assert read("", "model.path=a=b").model.path == "a=b"
 
