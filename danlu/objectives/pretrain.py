@@ -1,6 +1,8 @@
 """Next-token prediction on every token of plain text: continual pre-training, or training from scratch."""
 
-from pydantic import NonNegativeFloat
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
 from danlu.data.packing import Pack
@@ -14,7 +16,7 @@ class Pretrain(Objective):
 
     learns_from = (Document, Conversation)
 
-    label_smoothing: NonNegativeFloat = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """share of each target that is spread over the vocabulary"""
     z_loss: NonNegativeFloat = 0.0
     """weight of the squared log-normaliser, which keeps logits small (1e-4 is usual)"""
