@@ -94,7 +94,7 @@ def danlu_speed(model: Path, file: Path, adapter: str, compile: str) -> float:
     folder = Path(tempfile.mkdtemp()) / "run"
     chosen = ["adapter={name: lora, rank: 16, alpha: 32}"] if adapter == "lora" else ["adapter=full"]
     start("sft_lora", [f"model.path={model}", f"data.sources={file}", "data.held_out=0", f"data.batch.rows={BATCH}",
-                       f"engine.compile={compile}", "engine.optimizer.lr=2e-4", "hooks=[metrics_file]",
+                       f"engine.compile={compile}", "engine.device=cpu", "engine.optimizer.lr=2e-4", "hooks=[metrics_file]",
                        f"folder={folder}", *chosen])  # fmt: skip
     steps = [line for line in read_metrics(folder / "metrics.jsonl") if line["event"] == "step"][1:]
     return sum(step["trained_tokens"] for step in steps) / sum(step["seconds"] for step in steps)
@@ -115,7 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    source = Source(path=options.data, max_rows=ROWS)
+    source = Source(path=str(options.data), max_rows=ROWS)
     rows = [row for row in (found for _, found in source.rows()) if row["output"]][:ROWS]
     file = Path(tempfile.mkdtemp()) / "rows.jsonl"
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

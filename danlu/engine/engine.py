@@ -86,7 +86,7 @@ class Engine:
         config = self.config
         if config.gradient_checkpointing != "none":
             policy.recompute(None if config.gradient_checkpointing == "full" else config.gradient_checkpointing)
-        if config.compile == "on" or (config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING):
+        if config.compile is True or (config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING):
             policy.compile_blocks()
 
 

@@ -13,7 +13,8 @@ from danlu.engine.progress import Progress
 from danlu.models.masters import Masters
 from danlu.objectives.base import Models
 
-FIRST_LOSS_SCALE = 2.0**16
+FIRST_LOSS_SCALE = 2.0**4
+"""losses are sums over thousands of tokens, which alone lifts fp16 gradients as a scale of 2^16 lifts those of means"""
 
 
 class Training:
