@@ -1,6 +1,7 @@
 """A loss or gradient that is not a number: which step, batch and rows it came from, kept for whoever looks into it."""
 
 import json
+from itertools import count
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -34,12 +35,14 @@ class NonFinite(Exception):
         return f"step {step}: {self.what} in {where}; rows {', '.join(rows[:8])}{more}"
 
     def keep(self, folder: Path, step: int) -> Path:
-        """Write the suspected packs beside the run, once for a step."""
+        """Write the suspected packs beside the run, once for the same rows of a step."""
         final = folder / f"step-{step:06d}"
-        while final.exists():
+        for number in count(2):
+            if not final.exists():
+                break
             if json.loads((final / "rows.json").read_text())["rows"] == self.rows:
                 return final  # a resumed run met it again
-            final = final.with_name(f"{final.name}+")
+            final = folder / f"step-{step:06d}-{number}"  # after a rollback, the same step met other rows
         with folder_at_once(final) as aside:
             for number, pack in enumerate(self.suspects):
                 names = ("input_ids", "positions", "targets", "weights", "cu_seqlens")
