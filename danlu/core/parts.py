@@ -4,9 +4,11 @@
 chosen by `name: my_package.my_file:MyPart`, which only a recipe with `allow_code: true` may do.
 """
 
+import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from types import NoneType
 from typing import Any, Generic, TypeVar, get_args
@@ -112,9 +114,13 @@ class Folder(Generic[P]):
             raise ValueError(
                 f"{name!r} is code from outside danlu; it runs only when the recipe says `allow_code: true`"
             )
+        if outside and str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))  # a file beside the recipe, which the danlu command would not find
         try:
             part = self[name]
         except ModuleNotFoundError as missing:
+            if outside:
+                raise ValueError(f"{name!r}: no module {missing.name!r} in {Path.cwd()} or installed") from missing
             raise ValueError(
                 f"{name!r} needs the package {missing.name!r}: {install_command(missing.name)}"
             ) from missing

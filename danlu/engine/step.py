@@ -59,11 +59,11 @@ def apply_gradients(engine: Engine, training: Training, count: float, packs: lis
     """Turn summed gradients into the mean's, and clip them; returns their norm before clipping."""
     gradients = training.masters.gradients()
     engine.sum_gradients(gradients)
-    torch._foreach_mul_(gradients, 1.0 / (count * training.progress.loss_scale))
-    norm = total_norm(gradients).item()
+    scale = 1.0 / (count * training.progress.loss_scale)
+    norm = total_norm(gradients).item() * scale
     if not math.isfinite(norm):
         raise NonFinite(f"a gradient norm of {norm}", packs)
     limit = engine.config.max_grad_norm
-    if limit is not None and norm > limit:
-        torch._foreach_mul_(gradients, limit / norm)
+    clip = 1.0 if limit is None or norm <= limit else limit / norm
+    torch._foreach_mul_(gradients, scale * clip)  # one pass: all weights' gradients are more than a cache holds
     return norm

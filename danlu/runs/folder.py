@@ -51,6 +51,11 @@ class RunFolder:
         self.record_environment()
         write_atomic(self.run_yaml, run_yaml)  # last: it is what makes a folder a run
 
+    def forget(self) -> None:
+        """Take `create` back: nothing was trained."""
+        for path in (self.run_yaml, self.environment, self.data_report):
+            path.unlink(missing_ok=True)
+
     def record_environment(self) -> None:
         """Write environment.json for this start; what earlier starts wrote is kept in it."""
         earlier = []

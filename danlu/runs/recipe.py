@@ -6,6 +6,7 @@ from pathlib import Path
 from danlu.core.config import load, read_tree
 from danlu.core.errors import UserError
 from danlu.core.parts import did_you_mean
+from danlu.data.files.find import nearest
 from danlu.runs.folder import is_run_folder
 from danlu.runs.train_run import TrainRun
 
@@ -26,7 +27,7 @@ def find(recipe: str) -> Path:
         return path
     if recipe in shipped():
         return SHIPPED / f"{recipe}.yaml"
-    hint = did_you_mean(recipe, shipped()) or f"; shipped recipes: {', '.join(shipped())}"
+    hint = did_you_mean(recipe, shipped()) or nearest(path) or f"; shipped recipes: {', '.join(shipped())}"
     raise UserError(f"{recipe}: no such recipe file{hint}")
 
 

@@ -1,7 +1,8 @@
 """From a recipe to an artifact."""
 
 import logging
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -9,7 +10,7 @@ from shlex import quote
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.config import to_yaml
-from danlu.core.errors import UserError
+from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
 from danlu.data.pipeline import Data, load_data
@@ -38,7 +39,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
     """Train from the first step, or go on from the newest whole checkpoint; returns the folder of the artifact."""
     with Lock(folder.lock, purpose=f"the run {folder}"), Stop() as stop:
         open_folder(run, folder, resume)
-        with stop.at_once(f"stopped before training. {how_to_resume(folder)}"):
+        with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume):
             engine = Engine(run.engine)
             tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
             data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
@@ -64,6 +65,17 @@ def open_folder(run: TrainRun, folder: RunFolder, resume: bool) -> None:
         raise UserError(f"{folder}: holds no run to resume; leave --resume out to begin one")
     else:
         folder.record_environment()
+
+
+@contextmanager
+def nothing_begun(folder: RunFolder, resume: bool) -> Iterator[None]:
+    """A run that could not begin leaves its folder free for the mended recipe."""
+    try:
+        yield
+    except UserError as error:
+        if not resume and not isinstance(error, Preempted):
+            folder.forget()
+        raise
 
 
 def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models: Models) -> Session:
