@@ -120,7 +120,7 @@ def codes(number: signal.Signals) -> int:
     return {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
 
 
-@pytest.mark.parametrize("at", [1, 2, 3, 4])
+@pytest.mark.parametrize("at", [1, 4, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 5, 6))])
 def test_measuring_stops_within_a_pack_and_is_made_again(trial, at):
     """Whichever pack of it the signal meets, no later one is read; the curve has no gap and nothing twice."""
     folder = trial.folder("measuring")

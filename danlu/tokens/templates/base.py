@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from jinja2 import Template as JinjaTemplate
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers.utils.chat_template_utils import _compile_jinja_template
 
 from danlu.core.errors import UserError
 from danlu.core.parts import Part
@@ -28,8 +29,13 @@ class Scribe:
     def write(self, messages: Sequence[Message], *, invite: bool = False, facts: dict[str, Any] | None = None) -> str:
         """The chat as text; `invite` adds the words that ask the assistant to speak."""
         chat = [{"role": message.role, "content": message.content} for message in messages]
-        names: dict[str, Any] = {**self.marks, **(facts or {})}
-        return render_jinja_template([chat], chat_template=self.jinja, add_generation_prompt=invite, **names)[0][0]
+        names: dict[str, Any] = {"tools": None, "documents": None, **self.marks, **(facts or {})}
+        return self._compiled.render(messages=chat, add_generation_prompt=invite, **names)
+
+    @cached_property
+    def _compiled(self) -> JinjaTemplate:
+        """Compiled by transformers, in its sandbox; its own call around this costs as much as the rendering."""
+        return _compile_jinja_template(self.jinja)
 
     @cached_property
     def ending(self) -> str:
