@@ -37,7 +37,7 @@ def fill(
     from danlu.core.errors import UserError
     from danlu.runs.fill import fill as fill_slots
 
-    pairs = dict(value.partition("=")[::2] for value in values)
+    pairs = {slot: text for slot, _, text in (value.partition("=") for value in values)}
     wrong = [value for value in values if "=" not in value]
     if wrong:
         raise UserError(f"{wrong[0]!r}: a slot is filled as name=Nova")

@@ -52,7 +52,7 @@ class EngineConfig(Config):
     gradient_checkpointing: Literal["none", "full"] | Annotated[NonNegativeInt, Field(strict=True)] = "none"
     """recompute blocks in the backward pass to save memory: none, full, or how many of them"""
     compile: Literal["auto"] | bool = "auto"
-    """on, off, or auto: let torch's compiler fuse each block when the run is long enough to win back the compile time"""
+    """let torch's compiler fuse each block: on, off, or auto, when the run is long enough to win back the time"""
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"
     """when a loss or gradient is not finite: stop, skip that step, or go back to the last checkpoint past that data"""
     seed: int = 42
