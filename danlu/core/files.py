@@ -55,7 +55,10 @@ def folder_at_once(final: Path, *, replace: bool = False) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
+        mode = aside.stat().st_mode
         for path in sorted(aside.rglob("*")):
+            if path.is_file():
+                path.chmod(mode & 0o666)  # safetensors lets only the owner read its files
             fsync(path)
         fsync(aside)
         if replace and final.exists():

@@ -69,6 +69,3 @@ def write_content(
         (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     for writer in writers:
         writer(folder)
-    # safetensors lets only the owner read its files; a checkpoint is as open as its folder
-    for path in folder.rglob("*.safetensors"):
-        path.chmod(folder.stat().st_mode & 0o666)
