@@ -94,8 +94,8 @@ def danlu_speed(model: Path, file: Path, adapter: str, compile: str) -> float:
     folder = Path(tempfile.mkdtemp()) / "run"
     chosen = ["adapter={name: lora, rank: 16, alpha: 32}"] if adapter == "lora" else ["adapter=full"]
     start("sft_lora", [f"model.path={model}", f"data.sources={file}", "data.held_out=0", f"data.batch.rows={BATCH}",
-                       f"engine.compile={compile}", "engine.device=cpu", "engine.optimizer.lr=2e-4", "hooks=[metrics_file]",
-                       f"folder={folder}", *chosen])  # fmt: skip
+                       f"engine.compile={compile}", "engine.device=cpu", "engine.optimizer.lr=2e-4",
+                       "hooks=[metrics_file]", f"folder={folder}", *chosen])  # fmt: skip
     steps = [line for line in read_metrics(folder / "metrics.jsonl") if line["event"] == "step"][1:]
     return sum(step["trained_tokens"] for step in steps) / sum(step["seconds"] for step in steps)
 
