@@ -70,10 +70,10 @@ def numbers(folder: Path, event: str) -> list[tuple[int, float]]:
 
 def test_any_number_of_workers_makes_the_same_tokens(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenise, "CHUNK_ROWS", 3)
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         (tmp_path / str(workers)).mkdir()
-    found = [SmallRun(tmp_path / str(n), (f"data.workers={n}",)) for n in (1, 2, 3)]
+    found = [SmallRun(tmp_path / str(n), (f"data.workers={n}",)) for n in (1, 3)]
     outcomes = [run(lambda small=small: small.go(small.home / "run"), under=small.home) for small in found]
     assert all(outcome.code == 0 for outcome in outcomes), [outcome.error for outcome in outcomes]
-    assert outcomes[0].value["curve"] == outcomes[1].value["curve"] == outcomes[2].value["curve"]
-    assert outcomes[0].value["final"] == outcomes[1].value["final"] == outcomes[2].value["final"]
+    assert outcomes[0].value["curve"] == outcomes[1].value["curve"]
+    assert outcomes[0].value["final"] == outcomes[1].value["final"]

@@ -173,7 +173,7 @@ def test_a_killed_run_skips_the_same_step_again(small, tmp_path, monkeypatch):
 
     expected = run(lambda: go(tmp_path / "oracle"), under=tmp_path)
     assert json.loads(expected.value["progress"])["skipped"] == 2  # once an epoch
-    for pack in range(4, 17, 3):
+    for pack in (5, 12):
         folder = tmp_path / f"run-{pack}"
         assert run(lambda folder=folder, pack=pack: go(folder, pack), under=tmp_path).died
         after = run(lambda folder=folder: go(folder), under=tmp_path)

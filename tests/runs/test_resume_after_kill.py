@@ -97,7 +97,7 @@ def test_kill_and_tear_at_some_operations(trial, kind):
     one = trial(kind)
     first = 3 * QUICK.index(kind)
     faults = list(every(one.operations, kill=True, tear=True))
-    for fault in faults[first :: len(faults) // 8]:
+    for fault in faults[first :: len(faults) // 5]:
         one.strike(f"{fault.kind}-{fault.at}", fault)
 
 
