@@ -57,7 +57,16 @@ class Config(BaseModel):
                 for key in unknown
             ]
             raise ValidationError.from_exception_data(cls.__name__, errors)
-        return given
+        return {key: cls._with_name(key, value) for key, value in given.items()}
+
+    @classmethod
+    def _with_name(cls, key: str, value: Any) -> Any:
+        """`engine.optimizer.lr=1e-4` is about the default optimiser where the recipe names none."""
+        field = cls.model_fields[key]
+        if not (isinstance(field.default, Part) and isinstance(value, dict) and "name" not in value):
+            return value
+        [folder] = [one for one in field.metadata if isinstance(one, Folder)]
+        return {"name": folder.name_of(field.default), **value}
 
 
 class Part(Config):

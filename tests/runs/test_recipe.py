@@ -64,7 +64,7 @@ def test_a_near_file_name_is_told(mine, tmp_path):
         (["data.batch={rows: 4, tokens: 100}"], "data.batch: give either rows: (such as 16) or tokens:"),
         (["objective=stf"], "objective: danlu.objectives has no 'stf'; did you mean 'sft'?"),
         (["adapter=laura"], "adapter: danlu.models.adapters has no 'laura'"),
-        (["engine.optimizer.lr=1"], "engine.optimizer: needs a name, one of: adamw, sgd"),
+        (["engine.optimizer.momentum=1"], "engine.optimizer.momentum: unknown key (known: lr, weight"),
         (["engine.schedule=cosin"], "did you mean 'cosine'?"),
         (["hooks=[consol]"], "hooks.0: danlu.engine.hooks has no 'consol'; did you mean 'console'?"),
         (["engine.precision=fp8"], "engine.precision: Input should be 'auto', 'bf16', 'fp16' or 'fp32' (found 'fp8')"),
@@ -115,3 +115,9 @@ def test_runs_are_named_after_their_recipe(mine, tmp_path, monkeypatch):
 def test_every_shipped_recipe_has_a_summary():
     assert shipped()
     assert all(summary_of(name) for name in shipped())
+
+
+def test_a_setting_of_the_default_part_needs_no_name(mine):
+    run = load_recipe(str(mine), ["engine.optimizer.lr=1e-3", "engine.schedule.warmup=0.1", "adapter.rank=4"])
+    assert (run.engine.optimizer.lr, run.engine.schedule.warmup) == (1e-3, 0.1)
+    assert "name: lora\n  rank: 4" in to_yaml(run)

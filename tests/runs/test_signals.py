@@ -120,7 +120,7 @@ def codes(number: signal.Signals) -> int:
     return {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
 
 
-@pytest.mark.parametrize("at", [1, 4, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3, 5, 6))])
+@pytest.mark.parametrize("at", [4, *(pytest.param(at, marks=pytest.mark.slow) for at in (1, 2, 3, 5, 6))])
 def test_measuring_stops_within_a_pack_and_is_made_again(trial, at):
     """Whichever pack of it the signal meets, no later one is read; the curve has no gap and nothing twice."""
     folder = trial.folder("measuring")
@@ -145,7 +145,10 @@ def test_there_are_several_packs_to_measure(trial):
     assert len(trial.expected["evals"]) == 3
 
 
-@pytest.mark.parametrize("place", ["between the packs of a step", "measuring in the middle", "a save"])
+@pytest.mark.parametrize(
+    "place",
+    ["a save", *(pytest.param(place, marks=pytest.mark.slow) for place in PLACES if place != "a save")],
+)
 def test_a_second_ctrl_c_ends_at_once_and_loses_nothing(trial, place):
     folder = trial.folder("twice")
     outcome = trial.stopped(folder, PLACES[place], signal.SIGINT, signal.SIGINT)
@@ -168,8 +171,15 @@ def test_a_storm_of_stops_finishes(trial, seed):
     assert outcome.value == trial.expected
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGTERM, 1),
+        (signal.SIGINT, 2),
+        pytest.param(signal.SIGTERM, 2, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_stop_while_rows_are_tokenised(trial, monkeypatch, number, workers):
     """With workers the signal goes to all of them, as Ctrl-C does."""
     folder = trial.folder("tokenising")
