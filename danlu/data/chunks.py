@@ -81,7 +81,7 @@ class Work:
             return []
         if row.note:
             report.change(row.note, where)
-        if not row.trained.any():
+        if not row.trained[1:].any():
             report.drop("nothing in it is trained", where)
             return []
         long = len(row.ids) > self.max_length
@@ -90,7 +90,8 @@ class Work:
                 f"{where}: {len(row.ids):,} tokens, more than max_length {self.max_length:,}; raise it, "
                 "or set too_long to truncate_right, truncate_left, split or drop"
             )
-        pieces = [piece for piece in fit(row, self.max_length, self.too_long) if piece.trained.any()]
+        # a piece's first id is nobody's target
+        pieces = [piece for piece in fit(row, self.max_length, self.too_long) if piece.trained[1:].any()]
         if not pieces:
             dropped = self.too_long == "drop"
             too_long = f"longer than {self.max_length:,} tokens"

@@ -83,7 +83,7 @@ def test_closing_a_stream_stops_the_model(tiny):
     before = threading.active_count()
     with closing(stream(lambda **hooks: written.extend(write(**hooks)))) as tokens:
         next(tokens)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     assert 1 <= len(written[0]) < 200
 
 
