@@ -38,10 +38,12 @@ def spread(seed: int, places: np.ndarray) -> np.ndarray:
 
 
 def held_out_rows(seed: int, places: np.ndarray, held_out: float) -> np.ndarray:
-    """[R] bool: which rows are kept for evaluation. Pieces of one row stay together."""
+    """[R] bool: which rows are kept for evaluation. Pieces of one row stay together; a share keeps at least one row."""
     luck = spread(seed, places)
     if held_out < 1:
-        return luck < held_out
+        held = luck < held_out
+        few = held_out > 0 and len(luck) > 0 and not held.any() and luck.min() < luck.max()
+        return luck == luck.min() if few else held
     rows, back = np.unique(places, axis=0, return_inverse=True)
     chosen = np.argsort(spread(seed, rows), kind="stable")[: int(held_out)]
     return np.isin(back.reshape(-1), chosen)
