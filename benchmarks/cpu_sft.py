@@ -52,11 +52,9 @@ class Clock(TrainerCallback):
 
     trained: list[int] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
-    seen: list[int] = field(default_factory=list)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.ends.append(time.perf_counter())
-        self.seen.append(state.global_step)
 
 
 def trl_speed(way: dict, model: Path, rows: list[dict], adapter: str) -> float:

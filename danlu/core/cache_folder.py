@@ -1,12 +1,12 @@
 """Danlu's cache: folders that are made once on a machine and then only read."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from danlu.core.files import folder_at_once
+from danlu.core.lock import Lock
 
 
 def cache_folder() -> Path:
@@ -19,8 +19,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.parent / f".{folder.name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with Lock(folder.parent / f".{folder.name}.lock", wait=True, purpose=str(folder)):
         if not folder.is_dir():
             for left in folder.parent.glob(f".{folder.name}.tmp-*"):
                 shutil.rmtree(left)  # of a process that was killed at it, as the lock is ours

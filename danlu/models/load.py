@@ -71,7 +71,9 @@ def load_model(
         return load_base(folder, dtype, rope_scaling)
     base = base_of(folder)
     if (base / ADAPTER).is_file():
-        raise UserError(f"{folder}: its base {base} is itself an adapter; merge that first with `danlu merge`")
+        raise UserError(
+            f"{folder}: its base {base} is itself an adapter; give the model as path and both in `model.adapters`"
+        )
     return load_adapter(load_base(base, dtype, rope_scaling), folder)
 
 

@@ -1,6 +1,5 @@
 """Talk with a model in the terminal, or ask it one thing from a script."""
 
-import re
 import sys
 from collections import abc
 from collections.abc import Callable, Iterable, Iterator
@@ -8,12 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 from danlu.core.errors import UserError
+from danlu.core.terminal import CONTROL
 from danlu.generate.base import GenerationConfig, Generator
 from danlu.generate.local import Local
 from danlu.samples import Message
 from danlu.tokens.templates.base import Template
 
-CONTROL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 WELCOME = "Type a message; `clear` forgets the talk so far, `exit` ends it, Ctrl-C stops an answer."
 
 

@@ -7,9 +7,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from danlu.core.terminal import CONTROL
 from danlu.generate.base import GenerationConfig
 from danlu.generate.local import Local
-from danlu.runs.chat import CONTROL
 from danlu.runs.fill import fill
 from danlu.runs.folder import RunFolder
 from danlu.runs.recipe import SHIPPED, load_recipe

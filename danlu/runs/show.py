@@ -1,6 +1,5 @@
 """Show what a model is trained on: the words that count in the loss stand out, and every lost row is counted."""
 
-import re
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
+from danlu.core.terminal import CONTROL
 from danlu.data.cache import TokenSet
 from danlu.data.config import DataConfig
 from danlu.data.pipeline import load_data
@@ -17,10 +17,6 @@ from danlu.data.report import DataReport
 from danlu.samples import Sample
 from danlu.tokens.tokenizer import load_tokenizer
 
-# escape sequences, other control characters, and marks that turn the direction of writing
-CONTROL = re.compile(
-    r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?)?|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
-)
 STYLES = {
     (True, False): "green underline",
     (True, True): "bold green underline",

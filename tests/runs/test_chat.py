@@ -72,7 +72,7 @@ def test_an_answer_that_cannot_be_given_is_said_and_forgotten(capsys):
     ("written", "shown"),
     [
         ("\x1b[31mred\x1b[0m", "red"),
-        ("\x1b]0;title\x07x", "]0;titlex"),
+        ("\x1b]0;title\x07x", "x"),
         ("a\rb\x08\x9b2J", "ab2J"),
         ("tab\tand\nline", "tab\tand\nline"),
         ("\u202egnp.exe", "gnp.exe"),

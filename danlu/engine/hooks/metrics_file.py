@@ -1,4 +1,4 @@
-"""Writes `metrics.jsonl`, the run's own memory: the board, the plot and `danlu runs` read nothing else."""
+"""Writes `metrics.jsonl`, the run's own memory: whoever shows a run reads nothing else."""
 
 from dataclasses import asdict
 from pathlib import Path
