@@ -8,15 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-from danlu.core.errors import DataError
 from danlu.core.parts import Config
 from danlu.data.files.find import find_files, stem_of
 from danlu.data.files.read import read_rows
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
-from danlu.samples import Sample
-
-LOOKED_AT = 20
 
 Place = tuple[int, int]
 """(number of the file in its source, number of the row in that file)"""
@@ -75,46 +71,3 @@ def labels(sources: list[Source]) -> list[str]:
     """A name for each source, numbered where two would share one."""
     names = [source.label for source in sources]
     return [name if names.index(name) == n else f"{name}-{names[:n].count(name) + 1}" for n, name in enumerate(names)]
-
-
-def format_of(source: Source, learns_from: tuple[type[Sample], ...]) -> Format:
-    """The format named, or the one that the first rows have."""
-    if source.format is not None:
-        if source.format.gives not in learns_from:
-            raise DataError(
-                f"{source.path}: format {formats.name_of(source.format)} gives {source.format.gives.__name__}, "
-                f"and this objective learns from {words(learns_from)}"
-            )
-        return source.format
-    first = list(islice(source.rows(), LOOKED_AT))
-    if not first:
-        raise DataError(f"{source.path}: no rows in it")
-    kinds = [formats[name] for name in formats]
-    fitting = [kind for kind in kinds if all(kind.fits(row) for _, row in first)]
-    fitting = fitting or [kind for kind in kinds if kind.fits(first[0][1])]
-    useful = [kind for kind in fitting if kind.gives in learns_from]
-    if len(useful) != 1:
-        raise DataError(unclear(source, first[0], fitting, useful, learns_from))
-    return useful[0]()
-
-
-def words(kinds: tuple[type, ...]) -> str:
-    """Class names in a row."""
-    return " or ".join(kind.__name__ for kind in kinds)
-
-
-def unclear(
-    source: Source, first: tuple[Place, Any], fitting: list, useful: list, learns_from: tuple[type, ...]
-) -> str:
-    """Why no format, or more than one, reads these rows."""
-    place, row = first
-    keys = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
-    found = f"{source.where(place)}: a row of {keys}"
-    names = [kind.__module__.rpartition(".")[2] for kind in (useful or fitting)]
-    if useful:
-        return f"{found} fits the formats {' and '.join(names)}; say which with format: {names[0]}"
-    if fitting:
-        kinds = words(tuple({kind.gives for kind in fitting}))
-        return f"{found} fits {', '.join(names)}, which gives {kinds}; this objective learns from {words(learns_from)}"
-    shapes = "".join(f"\n  {name}: {formats[name].shape}" for name in formats if formats[name].gives in learns_from)
-    return f"{found} fits no format; rename its keys to one of these shapes, or name a format:{shapes}"

@@ -19,8 +19,9 @@ from danlu.data.config import DataConfig
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
 from danlu.data.progress import watched
+from danlu.data.recognise import format_of
 from danlu.data.report import DataReport, SourceReport
-from danlu.data.sources import Source, format_of
+from danlu.data.sources import Source
 from danlu.data.workers import MOST, in_chunks, num_cores, over
 from danlu.samples import Sample
 from danlu.tokens.templates.base import Template

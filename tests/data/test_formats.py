@@ -5,7 +5,8 @@ import pytest
 from danlu.core.errors import DataError
 from danlu.data.formats import formats
 from danlu.data.formats.base import Unreadable
-from danlu.data.sources import Source, format_of, labels, listed
+from danlu.data.recognise import format_of
+from danlu.data.sources import Source, labels, listed
 from danlu.samples import Conversation, Document, Message, PreferencePair
 
 USER, ANSWER = Message("user", "q"), Message("assistant", "a", train=True)
