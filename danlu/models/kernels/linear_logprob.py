@@ -3,11 +3,12 @@
 For one token with hidden h, target y and probabilities p over the vocabulary:
     d logp / d h = W[y] - p W,   d logsumexp / d h = p W,   d mean(log p) / d h = mean(W) - p W
 so one vector p W per token, computed on the way forward, gives every gradient of h for *any* later use of the outputs,
-without a second pass over the vocabulary. Only a weight that learns needs the probabilities again (on the way back).
+without a second pass over the vocabulary. Only a weight that learns needs p itself on the way back.
 
 Shapes: N tokens, H hidden, V vocabulary.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 << 20
 """fp32 logits held at a time: 64 MiB keeps a processor's cache and a GPU's allocator happy"""
+KEPT_BYTES = 128 << 20
+"""probabilities kept for the gradient of a weight that learns; those of more tokens are computed again"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -59,52 +62,84 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -
     return logits
 
 
-def _through_shape(d_logits: Tensor, logits: Tensor, shape: Shape) -> Tensor:
-    """The gradient with respect to the raw product."""
-    if shape.softcap is not None:
-        d_logits = d_logits * (1 - (logits / shape.softcap) ** 2)
-    return d_logits * shape.scale if shape.scale != 1.0 else d_logits
-
-
 class LinearLogprob(torch.autograd.Function):
-    """See the module's docstring for the gradients."""
+    """See the module's docstring for the gradients. Capped logits have others, and are computed again backwards."""
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: Shape):  # type: ignore[override]
-        """A frozen, plain head keeps `W[y] - p W` and `p W` per token; any other recomputes its logits backwards."""
-        quick = not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]) and shape.softcap is None
+        """Keeps `p W` of each token where hidden learns, and p of as many as fit where the weight does."""
+        smooth, learns = shape.softcap is None, ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         logp, normalizer, average = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
-        expected = torch.empty_like(hidden) if quick and ctx.needs_input_grad[0] else None
+        expected = torch.empty_like(hidden) if smooth and ctx.needs_input_grad[0] else None
+        room = KEPT_BYTES // (len(weight) * weight.element_size()) if smooth and learns else 0
+        kept = weight.new_empty(min(room, len(hidden)), len(weight))
         for rows in _chunks(len(hidden), len(weight)):
             logits = _logits(hidden[rows], weight, bias, shape)
-            lse = logits.logsumexp(-1)
-            normalizer[rows] = lse
-            logp[rows] = logits.gather(-1, targets[rows, None])[:, 0] - lse
-            average[rows] = logits.mean(-1) - lse
+            logps = logits.log_softmax(-1)
+            logp[rows] = logps.gather(-1, targets[rows, None])[:, 0]
+            normalizer[rows] = logits.gather(-1, targets[rows, None])[:, 0] - logp[rows]
+            average[rows] = logps.mean(-1)
+            if expected is None and rows.start >= len(kept):
+                continue
+            probabilities = logps.exp_().to(weight.dtype)
+            kept[rows] = probabilities[: max(0, len(kept) - rows.start)]
             if expected is not None:
-                expected[rows] = logits.sub_(lse[:, None]).exp_().to(weight.dtype) @ weight
-        ctx.shape, ctx.quick = shape, quick
-        ctx.save_for_backward(hidden, weight, bias, targets, expected if quick else normalizer)
+                torch.mm(probabilities, weight, out=expected[rows])
+        ctx.shape = shape
+        ctx.save_for_backward(hidden, weight, bias, targets, normalizer, expected, kept)
         return logp, normalizer, average
 
     @staticmethod
-    def backward(ctx, d_logp: Tensor, d_normalizer: Tensor, d_average: Tensor):  # type: ignore[override]
+    def backward(ctx, *grads: Tensor):  # type: ignore[override]
         """Gradients of hidden, weight and bias."""
-        hidden, weight, bias, targets, kept = ctx.saved_tensors
-        if not ctx.quick:
-            return _slow_backward(ctx, hidden, weight, bias, targets, kept, (d_logp, d_normalizer, d_average))
-        if kept is None:
-            return None, None, None, None, None
-        d_hidden = d_logp[:, None] * weight.index_select(0, targets)
-        d_hidden += (d_normalizer - d_logp - d_average)[:, None] * kept
-        if d_average.any():
-            d_hidden += d_average[:, None] * weight.mean(0, dtype=torch.float32)
-        return (d_hidden * ctx.shape.scale).to(hidden.dtype), None, None, None, None
+        if ctx.shape.softcap is not None:
+            return _capped_backward(ctx, *grads)
+        d_logp, d_normalizer, d_average = (grad * ctx.shape.scale for grad in grads)
+        hidden, weight, _, targets, _, expected, _ = ctx.saved_tensors
+        of_p = d_normalizer - d_logp - d_average
+        d_hidden = None
+        if expected is not None:
+            d_hidden = d_logp[:, None] * weight.index_select(0, targets)
+            d_hidden += of_p[:, None] * expected
+            if d_average.any():
+                d_hidden += d_average[:, None] * weight.mean(0, dtype=torch.float32)
+            d_hidden = d_hidden.to(hidden.dtype)
+        if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
+            return d_hidden, None, None, None, None
+        return d_hidden, *_of_weight_and_bias(ctx, of_p, d_logp, d_average), None, None
 
 
-def _slow_backward(ctx, hidden, weight, bias, targets, normalizer, grads):
-    """Recompute each chunk's probabilities; needed when the head's own weight learns or its logits are capped."""
-    d_logp, d_normalizer, d_average = grads
+def _of_weight_and_bias(ctx, of_p: Tensor, d_logp: Tensor, d_average: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """d weight = p.T (of_p h) + (d_logp h at the targets) + mean(d_average h), and the same for a bias with h = 1."""
+    hidden, weight, bias, targets, *_ = ctx.saved_tensors
+    inputs = hidden if bias is None else torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
+    scaled = (of_p[:, None] * inputs).to(weight.dtype)
+    total: Tensor | None = None
+    for rows, probabilities in _probabilities(ctx):
+        product = probabilities.T @ scaled[rows]
+        total = product if total is None else total.float().add_(product)
+    if total is None:
+        return torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
+    total.index_add_(0, targets, (d_logp[:, None] * inputs).to(total.dtype))
+    if d_average.any():
+        total += ((d_average / len(weight)) @ inputs.float()).to(total.dtype)
+    total = total.to(weight.dtype)
+    return (total, None) if bias is None else (total[:, :-1], total[:, -1])
+
+
+def _probabilities(ctx) -> Iterator[tuple[slice, Tensor]]:
+    """p [n,V] of the tokens that were kept, then of the others, computed again."""
+    hidden, weight, bias, _, normalizer, _, kept = ctx.saved_tensors
+    if len(kept):
+        yield slice(0, len(kept)), kept
+    for rows in _chunks(len(hidden), len(weight), start=len(kept)):
+        logits = _logits(hidden[rows], weight, bias, ctx.shape)
+        yield rows, logits.sub_(normalizer[rows, None]).exp_().to(weight.dtype)
+
+
+def _capped_backward(ctx, d_logp: Tensor, d_normalizer: Tensor, d_average: Tensor):
+    """Each chunk's logits again, since what a cap lets through depends on each of them."""
+    hidden, weight, bias, targets, normalizer, *_ = ctx.saved_tensors
     d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
     d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
     d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
@@ -113,7 +148,7 @@ def _slow_backward(ctx, hidden, weight, bias, targets, normalizer, grads):
         d_logits = (logits - normalizer[rows, None]).exp_().mul_((d_normalizer - d_logp - d_average)[rows, None])
         d_logits.add_(d_average[rows, None] / len(weight))
         d_logits.scatter_add_(-1, targets[rows, None], d_logp[rows, None])
-        d_raw = _through_shape(d_logits, logits, ctx.shape)
+        d_raw = d_logits.mul_(1 - (logits / ctx.shape.softcap) ** 2).mul_(ctx.shape.scale)
         if d_bias is not None:
             d_bias += d_raw.sum(0)
         d_raw = d_raw.to(weight.dtype)
@@ -128,6 +163,6 @@ def _like(grad: Tensor | None, of: Tensor | None) -> Tensor | None:
     return None if grad is None or of is None else grad.to(of.dtype)
 
 
-def _chunks(num_tokens: int, vocabulary: int) -> list[slice]:
+def _chunks(num_tokens: int, vocabulary: int, start: int = 0) -> list[slice]:
     size = max(1, CHUNK_BYTES // (4 * vocabulary))
-    return [slice(a, min(a + size, num_tokens)) for a in range(0, num_tokens, size)]
+    return [slice(a, min(a + size, num_tokens)) for a in range(start, num_tokens, size)]

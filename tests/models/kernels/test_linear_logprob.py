@@ -48,10 +48,12 @@ def gradients(outputs: tuple[Tensor, ...], leaves: list[Tensor], upstream: list[
     return torch.autograd.grad(total, leaves)
 
 
-@pytest.fixture(params=[1, 5, N, 1000], ids=lambda rows: f"{rows}-rows-at-once")
+@pytest.fixture(params=[(1, 0), (1, 4), (5, 3), (5, N), (N, 0), (1000, 1000)], ids="{0[0]}-at-once-{0[1]}-kept".format)
 def chunk(request, monkeypatch):
-    """Borders of chunks anywhere."""
-    monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * V * request.param)
+    """Borders of chunks anywhere, and room to keep the probabilities of none, some or all tokens."""
+    at_once, kept = request.param
+    monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * V * at_once)
+    monkeypatch.setattr(kernel, "KEPT_BYTES", 4 * V * kept)
 
 
 @pytest.mark.usefixtures("chunk")
@@ -144,6 +146,7 @@ class Largest(TorchDispatchMode):
 def test_the_logits_of_a_batch_never_exist(learns, shape, monkeypatch):
     tokens, vocabulary, at_once = 600, 500, 40
     monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * vocabulary * at_once)
+    monkeypatch.setattr(kernel, "KEPT_BYTES", 4 * vocabulary * at_once)
     hidden, weight, _ = inputs(learns, bias=False, tokens=tokens, vocabulary=vocabulary)
     with Largest() as seen:
         logp, normalizer, average = linear_logprob(hidden, weight, None, chosen(tokens, vocabulary), shape)
