@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -12,15 +13,30 @@ import numpy as np
 from danlu.core.errors import DataError
 from danlu.core.files import write_json
 from danlu.data.chunks import Chunk
+from danlu.data.duplicates import repeated
 from danlu.data.packing import Segment
-from danlu.data.report import SourceReport
+from danlu.data.report import PLACES, Counted, SourceReport
 from danlu.data.sources import Place
 
 MANIFEST = "manifest.json"
+KINDS = {
+    "trained": np.dtype(bool),
+    "offsets": np.dtype(np.int64),
+    "lengths": np.dtype(np.int32),
+    "num_trained": np.dtype(np.int32),
+    "places": np.dtype(np.uint32),
+    "hashes": np.dtype(np.uint64),
+}
+"""the files beside tokens.bin, and what they hold; one that opens takes no memory and no time"""
+PERCENTILES = (1, 10, 25, 50, 75, 90, 99, 99.9, 100)
 
 
 class TokenSet:
-    """The encoded rows of one source. R: rows, N: tokens."""
+    """The encoded rows of one source. R: rows, N: tokens.
+
+    ids[N], trained[N] bool, offsets[R+1], lengths[R], num_trained[R], places[R, 3]: file, row and whether it was cut;
+    hashes[R]: equal where the ids are.
+    """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
@@ -28,22 +44,18 @@ class TokenSet:
         self.key: str = manifest["key"]
         self.files: list[str] = manifest["files"]
         self.ids = mapped(folder / "tokens.bin", np.dtype(manifest["id_type"]))
-        self.trained = mapped(folder / "trained.bin", np.dtype(bool))
-        self.offsets: np.ndarray = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
-        self.places: np.ndarray = np.load(folder / "places.npy", mmap_mode="r", allow_pickle=False)
+        self.trained = self._file("trained")
+        self.offsets = self._file("offsets")
+        self.lengths = self._file("lengths")
+        self.num_trained = self._file("num_trained")
+        self.places = self._file("places").reshape(-1, 3)
+        self.hashes = self._file("hashes")
+
+    def _file(self, name: str) -> np.ndarray:
+        return mapped(self.folder / f"{name}.bin", KINDS[name])
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @cached_property
-    def lengths(self) -> np.ndarray:
-        """[R] tokens of each row."""
-        return np.diff(self.offsets)
-
-    @cached_property
-    def num_trained(self) -> np.ndarray:
-        """[R] trained tokens of each row."""
-        return np.add.reduceat(self.trained, self.offsets[:-1], dtype=np.int64) if len(self) else np.zeros(0, np.int64)
+        return len(self.lengths)
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """(ids[n], trained[n]) of one row."""
@@ -91,17 +103,51 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_tokens(folder: Path, chunks: Iterable[Chunk], key: str, id_type: np.dtype[Any], report: SourceReport) -> None:
     """Append chunks to a folder's files; `report` has the source's files and format already."""
-    lengths, places = [np.zeros(1, np.int64)], [np.zeros((0, 3), np.int64)]
-    with open(folder / "tokens.bin", "wb") as tokens, open(folder / "trained.bin", "wb") as trained:
-        for chunk in chunks:
-            tokens.write(chunk.ids.tobytes())
-            trained.write(chunk.trained.tobytes())
-            lengths.append(chunk.lengths)
-            places.append(chunk.places)
-            report.add(chunk.report)
-    np.save(folder / "offsets.npy", np.cumsum(np.concatenate(lengths)), allow_pickle=False)
-    np.save(folder / "places.npy", np.concatenate(places), allow_pickle=False)
-    write_json(folder / "report.json", asdict(report))
+    append(folder, chunks, id_type, report)
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     manifest = {"key": key, "id_type": id_type.name, "files": report.files, "sizes": sizes}
     write_json(folder / MANIFEST, manifest)
+    tell_lengths(TokenSet(folder, ""), report)
+    write_json(folder / "report.json", asdict(report))
+
+
+def append(folder: Path, chunks: Iterable[Chunk], id_type: np.dtype[Any], report: SourceReport) -> None:
+    """Every chunk goes to the disk as it comes, so that memory does not grow with the rows."""
+    with ExitStack() as open_files:
+        files = {name: open_files.enter_context(open(folder / f"{name}.bin", "wb")) for name in ("tokens", *KINDS)}
+        end = 0
+        files["offsets"].write(np.zeros(1, KINDS["offsets"]).tobytes())
+        for chunk in chunks:
+            ends = end + np.cumsum(chunk.lengths, dtype=np.int64)
+            parts = {
+                "offsets": ends,
+                "lengths": chunk.lengths,
+                "num_trained": trained_in(chunk, ends - end),
+                "trained": chunk.trained,
+                "places": chunk.places,
+                "hashes": chunk.hashes,
+            }
+            files["tokens"].write(chunk.ids.astype(id_type, copy=False).tobytes())
+            for name, part in parts.items():
+                files[name].write(part.astype(KINDS[name], copy=False).tobytes())
+            end += len(chunk.ids)
+            report.add(chunk.report)
+
+
+def trained_in(chunk: Chunk, ends: np.ndarray) -> np.ndarray:
+    """[R] trained tokens of each row."""
+    sums = np.concatenate([[0], np.cumsum(chunk.trained)])
+    return np.diff(sums[np.concatenate([[0], ends])])
+
+
+def tell_lengths(tokens: TokenSet, report: SourceReport) -> None:
+    """What is known only when all rows are there: how long they are, and which come twice."""
+    if not len(tokens):
+        return
+    found = np.percentile(tokens.lengths, PERCENTILES, method="higher").tolist()
+    report.lengths = {f"{share:g}": int(length) for share, length in zip(PERCENTILES, found, strict=True)}
+    bins = np.bincount(np.ceil(np.log2(tokens.lengths)).astype(int))
+    report.histogram = {str(2**power): int(rows) for power, rows in enumerate(bins) if rows}
+    twice = repeated(tokens.hashes)
+    files = [tokens.places[row] for row in twice[:PLACES]]
+    report.duplicates = Counted(len(twice), [f"{report.files[file]}:{row}" for file, row, _ in files])

@@ -1,6 +1,8 @@
 """A chunk of rows becomes ids: the work that is shared out to processes."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from danlu.core.errors import DataError
 from danlu.data.formats.base import Format, Unreadable
 from danlu.data.length import TooLong, fit, num_trained
+from danlu.data.order import spread
 from danlu.data.report import SourceReport
 from danlu.data.sources import Place, Source
 from danlu.data.tidy import tidy
@@ -21,13 +24,15 @@ from danlu.tokens.templates.base import Template
 class Chunk:
     """Encoded rows, end to end. R: rows, N: tokens.
 
-    ids[N], trained[N] bool, lengths[R], places[R, 3]: file, row and whether it was cut.
+    ids[N], trained[N] bool, lengths[R], places[R, 3] uint32: file, row and whether it was cut; hashes[R] uint64: equal
+    where the ids are.
     """
 
     ids: np.ndarray
     trained: np.ndarray
     lengths: np.ndarray
     places: np.ndarray
+    hashes: np.ndarray
     report: SourceReport
 
 
@@ -42,11 +47,14 @@ class Work:
         template: Template,
         max_length: int,
         too_long: TooLong,
+        *,
+        seed: int = 0,
     ) -> None:
         self.source, self.format = source, format
         self.encoder = Encoder(tokenizer, template, many=True)
         self.max_length = max_length
         self.too_long: TooLong = too_long
+        self.seed = seed
         wide = len(tokenizer) > np.iinfo(np.uint16).max
         self.id_type = np.dtype(np.uint32 if wide else np.uint16)
 
@@ -88,29 +96,40 @@ class Work:
         if long and self.too_long == "error":
             raise DataError(
                 f"{where}: {len(row.ids):,} tokens, more than max_length {self.max_length:,}; raise it, "
-                "or set too_long to truncate_right, truncate_left, split or drop"
+                "or set too_long to truncate_right, truncate_left, split, sample or drop"
             )
         # a piece's first id is nobody's target
-        pieces = [piece for piece in fit(row, self.max_length, self.too_long) if piece.trained[1:].any()]
+        pieces = [piece for piece in (self.fitted(place, row) if long else [row]) if piece.trained[1:].any()]
         if not pieces:
             dropped = self.too_long == "drop"
             too_long = f"longer than {self.max_length:,} tokens"
             report.drop(too_long if dropped else "nothing trained is left after truncation", where)
         elif long:
-            report.split_rows += self.too_long == "split"
-            report.truncated_rows += self.too_long != "split"
+            (report.split if self.too_long == "split" else report.truncated).add(1, [where])
         if long:
             report.tokens_lost += len(row.ids) - sum(len(piece.ids) for piece in pieces)
             report.trained_tokens_lost += num_trained(row) - sum(map(num_trained, pieces))
         return pieces
 
+    def fitted(self, place: Place, row: Encoded) -> list[Encoded]:
+        """The pieces of a row that is too long."""
+        luck = float(spread(self.seed, np.array([place]))[0]) if self.too_long == "sample" else 0.0
+        return fit(row, self.max_length, self.too_long, luck=luck, eos=next(iter(self.encoder.eos), None))
+
     def join(self, kept: list[tuple[Place, Encoded]], report: SourceReport) -> Chunk:
         """Rows end to end, and their counts."""
         rows = [row for _, row in kept]
-        lengths = np.array([len(row.ids) for row in rows], np.int64)
+        lengths = np.array([len(row.ids) for row in rows], np.int32)
         ids = np.concatenate([row.ids for row in rows] or [np.zeros(0)]).astype(self.id_type)
         trained = np.concatenate([row.trained for row in rows] or [np.zeros(0)]).astype(bool)
         report.rows_out, report.tokens, report.trained_tokens = len(rows), len(ids), int(trained.sum())
         report.longest = int(lengths.max(initial=0))
-        places = np.array([(*place, row.cut) for place, row in kept], np.int64).reshape(-1, 3)
-        return Chunk(ids, trained, lengths, places, report)
+        places = np.array([(*place, row.cut) for place, row in kept], np.uint32).reshape(-1, 3)
+        return Chunk(ids, trained, lengths, places, hashes_of(ids, lengths), report)
+
+
+def hashes_of(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """[R] uint64: the same for rows with the same ids."""
+    whole, edges = ids.tobytes(), [0, *(np.cumsum(lengths) * ids.itemsize).tolist()]
+    digests = b"".join([blake2b(whole[start:end], digest_size=8).digest() for start, end in pairwise(edges)])
+    return np.frombuffer(digests, np.uint64)

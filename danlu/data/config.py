@@ -8,6 +8,7 @@ from pydantic import Field
 from danlu.core.parts import Config
 from danlu.data.batch import Batch
 from danlu.data.length import TooLong
+from danlu.data.limits import Limits
 from danlu.data.sources import Sources
 from danlu.tokens.templates import templates
 from danlu.tokens.templates.base import Template
@@ -27,7 +28,11 @@ class DataConfig(Config):
     max_length: Annotated[int, Field(ge=2)] = 2048
     """the most tokens of one row"""
     too_long: TooLong = "truncate_right"
-    """what happens to longer rows: error, truncate_left, truncate_right, drop or split"""
+    """what happens to longer rows: error, truncate_left, truncate_right, drop, split or sample (a window by chance)"""
+    documents: Literal["apart", "together"] = "apart"
+    """together: rows are joined and cut to exactly pack_tokens, and see each other; max_length cuts nothing then"""
+    limits: Limits = Limits()
+    """shares of lost rows that stop a run before it trains"""
     batch: Batch = Batch()
     """how much one optimiser step learns from, over all devices"""
     pack_tokens: Annotated[int, Field(ge=2)] = 2048
@@ -38,3 +43,5 @@ class DataConfig(Config):
     """processes that tokenise; the result is the same for any number"""
     cache: Path | None = None
     """where tokenised rows are kept; $DANLU_CACHE or ~/.cache/danlu if not given"""
+    trust_times: bool = True
+    """a file whose size, time and inode are those of before is not read again to see that it is the same"""

@@ -6,14 +6,21 @@ import numpy as np
 
 from danlu.tokens.encode import Encoded
 
-TooLong = Literal["error", "truncate_left", "truncate_right", "drop", "split"]
+TooLong = Literal["error", "truncate_left", "truncate_right", "drop", "split", "sample"]
+
+HEADS = 0.25
+"""of the rows that are sampled, how many give their beginning; the others give a window from anywhere"""
 
 
-def fit(row: Encoded, max_length: int, too_long: TooLong) -> list[Encoded]:
-    """A row as rows of at most `max_length` ids; none where it is dropped."""
-    if len(row.ids) <= max_length:
-        return [row]
+def fit(
+    row: Encoded, max_length: int, too_long: TooLong, *, luck: float = 0.0, eos: int | None = None
+) -> list[Encoded]:
+    """A row as rows of at most `max_length` ids; none where it is dropped. `luck` (0-1) chooses a sample's place."""
     count = len(row.ids)
+    if count <= max_length:
+        return [row]
+    if too_long == "sample":
+        return [window(row, start_of(luck, count - max_length), max_length, eos)]
     ranges = {
         "truncate_right": [(0, max_length)],
         "truncate_left": [(count - max_length, count)],
@@ -23,11 +30,24 @@ def fit(row: Encoded, max_length: int, too_long: TooLong) -> list[Encoded]:
     return [part(row, start, end) for start, end in ranges]
 
 
+def start_of(luck: float, last: int) -> int:
+    """Where a sample begins, at most at `last`."""
+    return 0 if luck < HEADS else int((luck - HEADS) / (1 - HEADS) * (last + 1))
+
+
+def window(row: Encoded, start: int, length: int, eos: int | None) -> Encoded:
+    """Some ids of a row, the last of them eos, so that a model does not learn to stop nowhere."""
+    piece = part(row, start, start + length)
+    if eos is not None:
+        piece.ids[-1] = eos
+    return piece
+
+
 def part(row: Encoded, start: int, end: int) -> Encoded:
     """Some of a row's ids; the first one has nothing before it now, so it is not trained."""
     trained = row.trained[start:end].copy()
     trained[:1] = False
-    return Encoded(row.ids[start:end], trained, cut=True)
+    return Encoded(row.ids[start:end].copy(), trained, cut=True)
 
 
 def num_trained(row: Encoded) -> int:

@@ -82,7 +82,7 @@ def load_data(
     if not config.sources:
         raise DataError("data.sources is empty; give it a file")
     template = template_for(config, tokenizer)
-    maker = TokenMaker(tokenizer, template, learns_from, config)
+    maker = TokenMaker(tokenizer, template, learns_from, config, seed)
     every = [*config.sources, *config.held_out_sources]
     sets = [maker.tokens(source, name) for source, name in zip(every, labels(every), strict=True)]
     split = len(config.sources)

@@ -1,16 +1,36 @@
-"""What became of every row: counted, with the first place where each thing happened."""
+"""What became of every row: counted, with the first places where each thing happened."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+PLACES = 3
+REASONS = 100
+"""reasons may quote the rows: past so many, they are counted together, or a bad file would fill the memory"""
+OTHER = "other reasons"
+NO_ANSWER = re.compile(
+    r"'(output|target|targets|answer|response|completion|reply|chosen|content)' is empty|no answer|an empty answer"
+)
 
 
 @dataclass(slots=True)
 class Counted:
     """How often something happened, and where first."""
 
-    count: int
-    first: str
+    count: int = 0
+    places: list[str] = field(default_factory=list)
+    """the first of them"""
+
+    @property
+    def first(self) -> str:
+        """The first place."""
+        return self.places[0] if self.places else ""
+
+    def add(self, count: int, places: Iterable[str]) -> None:
+        """Count more of it."""
+        self.count += count
+        self.places += [*places][: PLACES - len(self.places)]
 
 
 @dataclass(slots=True)
@@ -22,12 +42,19 @@ class SourceReport:
     tokens: int = 0
     trained_tokens: int = 0
     longest: int = 0
-    truncated_rows: int = 0
-    split_rows: int = 0
     tokens_lost: int = 0
     trained_tokens_lost: int = 0
+    truncated: Counted = field(default_factory=Counted)
+    split: Counted = field(default_factory=Counted)
+    duplicates: Counted = field(default_factory=Counted)
+    """rows whose ids an earlier row of the source has"""
+    empty_answers: Counted = field(default_factory=Counted)
     dropped: dict[str, Counted] = field(default_factory=dict)
     changed: dict[str, Counted] = field(default_factory=dict)
+    lengths: dict[str, int] = field(default_factory=dict)
+    """tokens of a row at some percentiles: {"50": 120, ...}"""
+    histogram: dict[str, int] = field(default_factory=dict)
+    """rows of up to so many tokens, and more than the bar before"""
     format: str = ""
     files: list[str] = field(default_factory=list)
 
@@ -36,13 +63,36 @@ class SourceReport:
         """Rows that gave nothing to train on."""
         return sum(reason.count for reason in self.dropped.values())
 
+    @property
+    def truncated_rows(self) -> int:
+        """Rows that lost their beginning or end."""
+        return self.truncated.count
+
+    @property
+    def split_rows(self) -> int:
+        """Rows that became several."""
+        return self.split.count
+
     def drop(self, reason: str, place: str) -> None:
         """Count a row that is left out."""
-        count(self.dropped, reason, 1, place)
+        count(self.dropped, reason, 1, [place])
+        if NO_ANSWER.search(reason):
+            self.empty_answers.add(1, [place])
 
     def change(self, what: str, place: str) -> None:
         """Count a row that was changed."""
-        count(self.changed, what, 1, place)
+        count(self.changed, what, 1, [place])
+
+    def losses(self) -> dict[str, Counted]:
+        """What may be limited, by the name of its limit."""
+        reasons = self.dropped.values()
+        dropped = Counted(self.rows_dropped, [place for reason in reasons for place in reason.places[:1]][:PLACES])
+        return {
+            "dropped": dropped,
+            "truncated": self.truncated,
+            "duplicates": self.duplicates,
+            "empty_answers": self.empty_answers,
+        }
 
     def add(self, other: "SourceReport") -> None:
         """Add the counts of later rows."""
@@ -50,9 +100,11 @@ class SourceReport:
             mine, theirs = getattr(self, one.name), getattr(other, one.name)
             if isinstance(mine, int):
                 setattr(self, one.name, max(mine, theirs) if one.name == "longest" else mine + theirs)
+            elif isinstance(mine, Counted):
+                mine.add(theirs.count, theirs.places)
         for kind in ("dropped", "changed"):
             for reason, found in getattr(other, kind).items():
-                count(getattr(self, kind), reason, found.count, found.first)
+                count(getattr(self, kind), reason, found.count, found.places)
 
     @classmethod
     def of(cls, tree: dict[str, Any]) -> "SourceReport":
@@ -60,15 +112,15 @@ class SourceReport:
         told: dict[str, Any] = {
             key: {reason: Counted(**one) for reason, one in tree[key].items()} for key in ("dropped", "changed")
         }
+        told |= {key: Counted(**tree[key]) for key in ("truncated", "split", "duplicates", "empty_answers")}
         return cls(**{**tree, **told})
 
 
-def count(where: dict[str, Counted], what: str, times: int, place: str) -> None:
+def count(where: dict[str, Counted], what: str, times: int, places: Iterable[str]) -> None:
     """Add to a count."""
-    if what in where:
-        where[what].count += times
-    else:
-        where[what] = Counted(times, place)
+    if what not in where and len(where) >= REASONS:
+        what = OTHER
+    where.setdefault(what, Counted()).add(times, places)
 
 
 @dataclass(slots=True)
@@ -79,9 +131,14 @@ class DataReport:
     held_out: dict[str, int] = field(default_factory=dict)
     """rows kept for evaluation"""
 
+    def shares(self) -> dict[str, float]:
+        """Each source's part of all tokens, 0-1."""
+        whole = sum(one.tokens for one in self.sources.values()) or 1
+        return {name: one.tokens / whole for name, one in self.sources.items()}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON, for data_report.json."""
-        return asdict(self)
+        return asdict(self) | {"token_shares": self.shares()}
 
     def lines(self) -> Iterable[str]:
         """What a person should know, a line each."""
@@ -92,8 +149,17 @@ class DataReport:
                 yield f"  dropped {found.count:,}: {reason} (first {found.first})"
             for what, found in one.changed.items():
                 yield f"  changed {found.count:,}: {what} (first {found.first})"
-            if one.tokens_lost:
+            if one.duplicates.count:
+                yield f"  {one.duplicates.count:,} rows are the same as an earlier one (first {one.duplicates.first})"
+            if one.split.count:
+                yield f"  {one.split.count:,} rows split, as they are longer (first {one.split.first})"
+            if one.tokens_lost or one.trained_tokens_lost:
                 yield (
-                    f"  {one.truncated_rows:,} rows cut: {one.tokens_lost:,} tokens lost, "
-                    f"{one.trained_tokens_lost:,} of them trained"
+                    f"  {one.truncated.count:,} rows cut: {one.tokens_lost:,} tokens lost, "
+                    f"{one.trained_tokens_lost:,} of them trained{first(one.truncated)}"
                 )
+
+
+def first(found: Counted) -> str:
+    """The first place of something, in brackets."""
+    return f" (first {found.first})" if found.places else ""

@@ -16,8 +16,9 @@ def tidy(chat: Conversation, system: str | None) -> list[str]:
             raise Unreadable("no answer to learn from")
         chat.messages.pop()
         changes = [*changes[:1], "a last question without an answer was taken off"]
-    if not any(message.train for message in chat.messages):
-        raise Unreadable("no answer to learn from")
+    answers = [message.content for message in chat.messages if message.train]
+    if not any(answer.strip() for answer in answers):
+        raise Unreadable("an empty answer" if answers else "no answer to learn from")
     if system and chat.messages[0].role != "system":
         chat.messages.insert(0, Message("system", system))
     return changes

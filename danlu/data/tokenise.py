@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,23 +13,25 @@ from transformers import PreTrainedTokenizerFast
 
 from danlu.core.cache_folder import cache_folder
 from danlu.core.errors import DataError
-from danlu.core.files import folder_at_once, sha256_of, sweep
+from danlu.core.files import folder_at_once, sweep
 from danlu.core.lock import Lock
 from danlu.data.cache import TokenSet, write_tokens
 from danlu.data.chunks import Work
 from danlu.data.config import DataConfig
+from danlu.data.contents import content_of
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
 from danlu.data.progress import watched
 from danlu.data.recognise import format_of
 from danlu.data.report import DataReport, SourceReport
 from danlu.data.sources import Source
+from danlu.data.together import joined
 from danlu.data.workers import MOST, in_chunks, num_cores, over
 from danlu.samples import Sample
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import fingerprint
 
-CODE = 2
+CODE = 3
 """count up when the same rows and settings give other ids"""
 CHUNK_ROWS = 1000
 
@@ -40,16 +44,17 @@ class TokenMaker:
     template: Template
     learns_from: tuple[type[Sample], ...]
     config: DataConfig
+    seed: int = 0
 
     def tokens(self, source: Source, name: str) -> TokenSet:
         """A source's token set: from the cache, or made now by this process or by the one that is at it."""
         format = format_of(source, self.learns_from)
         key = self.key(source, format)
-        place = (self.config.cache or cache_folder()) / "tokens" / key
+        place = self.cache / "tokens" / key
         folder = place / "rows"
         if not folder.is_dir():
             with Lock(place / "lock", wait=True, purpose=f"the tokens of {name}"):
-                if not folder.is_dir():
+                if "rows" not in os.listdir(place):  # a shared disk may remember for a while that it was not there
                     sweep(place)
                     self.build(folder, source, name, format, key)
         found = TokenSet(folder, name)
@@ -59,20 +64,28 @@ class TokenMaker:
         return found
 
     @cached_property
+    def cache(self) -> Path:
+        """Where everything is kept."""
+        return self.config.cache or cache_folder()
+
+    @cached_property
     def common_key(self) -> dict[str, Any]:
         """What decides the ids, whatever the source."""
-        scribe = self.template.scribe(self.tokenizer)
+        scribe, config = self.template.scribe(self.tokenizer), self.config
+        together = config.documents == "together"
+        length = ["together", config.pack_tokens] if together else [config.max_length, config.too_long]
         return {
             "code": CODE,
             "tokenizer": fingerprint(self.tokenizer),
             "template": [scribe.jinja, scribe.marks],
-            "length": [self.config.max_length, self.config.too_long],
+            "length": [*length, self.seed] if config.too_long == "sample" and not together else length,
         }
 
     def key(self, source: Source, format: Format) -> str:
         """SHA-256 of everything that decides the ids."""
+        trust = self.config.trust_times
         made_of = self.common_key | {
-            "files": [sha256_of(file) for file in source.files],
+            "files": [content_of(file, self.cache / "files", trust_times=trust) for file in source.files],
             "source": source.model_dump(mode="json", include={"max_rows", "system"}),
             "format": [formats.name_of(format), format.model_dump(mode="json")],
         }
@@ -81,9 +94,12 @@ class TokenMaker:
     def build(self, folder: Path, source: Source, name: str, format: Format, key: str) -> None:
         """Tokenise every row into a folder that appears when it is whole."""
         config = self.config
-        work = Work(source, format, self.tokenizer, self.template, config.max_length, config.too_long)
+        together = config.documents == "together"
+        most = sys.maxsize if together else config.max_length
+        work = Work(source, format, self.tokenizer, self.template, most, config.too_long, seed=self.seed)
         workers = min(num_cores(), MOST) if config.workers == "auto" else config.workers
         report = SourceReport(format=formats.name_of(format), files=[str(file) for file in source.files])
         chunks = over(work, in_chunks(source.rows(), CHUNK_ROWS), workers)
+        chunks = watched(chunks, name)
         with folder_at_once(folder) as aside:
-            write_tokens(aside, watched(chunks, name), key, work.id_type, report)
+            write_tokens(aside, joined(chunks, config.pack_tokens) if together else chunks, key, work.id_type, report)

@@ -44,6 +44,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
             tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
             data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
             write_json(folder.data_report, data.report.to_dict())
+            run.data.limits.check(data.report)
             models = run.objective.models(engine.builder(run.model, run.adapter))
             session = prepare(run, folder, engine, data, models)
             restore(session, allow_config_change)

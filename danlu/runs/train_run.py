@@ -45,6 +45,6 @@ class TrainRun(Config):
             del tree[key]
         for key in ("device", "compile", "gradient_checkpointing", "save"):
             del tree["engine"][key]
-        for key in ("workers", "cache", *(["pack_tokens"] if self.data.batch.rows else [])):
+        for key in ("workers", "cache", "trust_times", "limits", *(["pack_tokens"] if self.data.batch.rows else [])):
             del tree["data"][key]
         return tree

@@ -80,11 +80,13 @@ class Encoder:
     def write(self, sample: Conversation | Document) -> Written | str:
         """A sample as text, or why the template refuses it."""
         if isinstance(sample, Document):
-            return write_document(sample, self.markers)
-        try:
-            return write_chat(sample, self.scribe, self.markers)
-        except TemplateError as error:
-            return f"the chat template refuses it: {error}"
+            written = write_document(sample, self.markers)
+        else:
+            try:
+                written = write_chat(sample, self.scribe, self.markers)
+            except TemplateError as error:
+                return f"the chat template refuses it: {error}"
+        return written if is_text(written.text) else "half a character in its text (a lone surrogate, such as \\ud83d)"
 
     def pieces(self, written: list[Written]) -> list[list[tuple[int, Encoding]]]:
         """Each text's pieces (start, encoding), cut again where an id would straddle an answer's start."""
@@ -163,6 +165,17 @@ class Encoder:
         trained[:1] = False  # nothing comes before the first id, so nothing can be asked to write it
         note = "no end of turn in the template: the tokenizer's eos was added" if written.ends_open else ""
         return Encoded(np.array(ids, np.uint32), trained, note=note)
+
+
+def is_text(text: str) -> bool:
+    """Whether a text is whole characters; JSON may hold halves of them, which no tokenizer reads."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def refused(problem: str) -> Encoded:
