@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.errors import DataError
+from danlu.data.files.damage import Damaged
 from danlu.data.formats.base import Format, Unreadable
 from danlu.data.length import TooLong, fit, num_trained
 from danlu.data.order import spread
@@ -70,6 +71,9 @@ class Work:
 
     def read(self, place: Place, row: Any, report: SourceReport) -> Conversation | Document | None:
         """A row's sample; nothing where it is dropped, which is counted."""
+        if isinstance(row, Damaged):
+            report.lose(row.reason, row.rows, self.source.where(place))
+            return None
         try:
             sample = self.format.read(row)
             if isinstance(sample, Conversation):

@@ -7,13 +7,19 @@ import time
 from pathlib import Path
 
 from danlu.core.files import sha256_of, write_json
+from danlu.data.files.manifest import digest_of
+from danlu.data.files.url import File, Url
 
 FRESH_SECONDS = 2
 """a file written so short ago may be written again within one tick of its clock, and look the same"""
 
 
-def content_of(file: Path, remembered: Path, *, trust_times: bool) -> str:
+def content_of(file: File, remembered: Path, *, trust_times: bool) -> str:
     """SHA-256 of a file, from the folder of remembered ones where its path, size, time and inode are as they were."""
+    if isinstance(file, Url):
+        return digest_of(file)
+    if not file.exists():
+        return "missing"  # whoever reads it says so, or goes on without it
     file = file.resolve()
     note = remembered / f"{hashlib.sha256(os.fsencode(file)).hexdigest()}.json"
     seen = looks(file)

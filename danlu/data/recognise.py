@@ -4,6 +4,7 @@ from itertools import islice
 from typing import Any
 
 from danlu.core.errors import DataError
+from danlu.data.files.damage import Damaged
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
 from danlu.data.sources import Place, Source
@@ -21,7 +22,8 @@ def format_of(source: Source, learns_from: tuple[type[Sample], ...]) -> Format:
                 f"and this objective learns from {words(learns_from)}"
             )
         return source.format
-    first = list(islice(source.rows(), LOOKED_AT))
+    whole = (found for found in source.rows() if not isinstance(found[1], Damaged))
+    first = list(islice(whole, LOOKED_AT))
     if not first:
         raise DataError(f"{source.path}: no rows in it")
     kinds = [formats[name] for name in formats]

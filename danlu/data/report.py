@@ -79,6 +79,11 @@ class SourceReport:
         if NO_ANSWER.search(reason):
             self.empty_answers.add(1, [place])
 
+    def lose(self, reason: str, rows: int, place: str) -> None:
+        """Count rows that could not be read, of which one was counted as it came in."""
+        self.rows_in += rows - 1
+        count(self.dropped, reason, rows, [place])
+
     def change(self, what: str, place: str) -> None:
         """Count a row that was changed."""
         count(self.changed, what, 1, [place])

@@ -9,8 +9,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator
 
 from danlu.core.parts import Config
+from danlu.data.files.damage import OnDamage
 from danlu.data.files.find import find_files, stem_of
-from danlu.data.files.read import read_rows
+from danlu.data.files.read import read_files
+from danlu.data.files.text import Unit
+from danlu.data.files.url import File
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
 
@@ -22,7 +25,7 @@ class Source(Config):
     """One data set: some files of one kind, and how their rows are read."""
 
     path: str | list[str]
-    """a file, folder, glob, or a list of them: json, jsonl, txt, csv, tsv, parquet; also packed as .zst or .gz"""
+    """a file, folder, glob, URL, or a list of them: json, jsonl, txt, csv, tsv, parquet; also packed as .zst or .gz"""
     name: str | None = None
     """what reports call it; the first file's name if not given"""
     format: Annotated[Format | None, formats] = None
@@ -31,9 +34,13 @@ class Source(Config):
     """read only so many rows"""
     system: str | None = None
     """the system prompt of chats that have none"""
+    unit: Unit = "line"
+    """what is one row of a text file: a line, a document (blank lines part them) or the whole file"""
+    on_damage: OnDamage = "stop"
+    """what happens where a file or row cannot be read: stop, or skip it and count it"""
 
     @cached_property
-    def files(self) -> list[Path]:
+    def files(self) -> list[File]:
         """The files meant."""
         return find_files(self.path)
 
@@ -42,10 +49,11 @@ class Source(Config):
         """Its name."""
         return self.name or stem_of(self.files[0])
 
-    def rows(self) -> Iterator[tuple[Place, Any]]:
-        """Every row with its place."""
-        every = ((at, number, row) for at, file in enumerate(self.files) for number, row in read_rows(file))
-        for at, number, row in islice(every, self.max_rows):
+    def rows(self, start: int = 0) -> Iterator[tuple[Place, Any]]:
+        """Every row after the first `start`, with its place; a `Damaged` stands where rows were lost."""
+        left = None if self.max_rows is None else max(0, self.max_rows - start)
+        every = read_files(self.files, start, unit=self.unit, on_damage=self.on_damage)
+        for at, number, row in islice(every, left):
             yield (at, number), row
 
     def where(self, place: Place) -> str:

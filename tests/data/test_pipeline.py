@@ -1,5 +1,6 @@
 """Rows are tokenised once, whatever happens to the process that does it, and every lost row is counted."""
 
+import gzip
 import json
 import logging
 import multiprocessing
@@ -129,6 +130,21 @@ def test_data_without_a_row_of_use_is_an_error_that_says_why(loaded, rows_file):
         DataError, match=r"no row is left to train on\n.*\n  dropped 3: 'output' is empty \(first .*rows.jsonl:1\)"
     ):
         loaded(sources=str(path))
+
+
+def test_what_cannot_be_read_is_counted_where_the_recipe_says_so(loaded, rows_file, tmp_path):
+    path = rows_file([{"instruction": "q", "output": "a"}] * 3)
+    path.write_text(path.read_text() + "{\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.jsonl:4: not JSON"):
+        loaded(sources=str(path))
+    source = {"path": [str(path), str(tmp_path / "*.jsonl.gz")], "on_damage": "skip"}
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(path.read_bytes())[:-1])
+    report = loaded(sources=source).report.sources["rows"]
+    assert (report.rows_in, report.rows_out) == (9, 6)
+    assert {why: found.count for why, found in report.dropped.items()} == {
+        "not JSON": 2,
+        "the rest of a file that is cut off or damaged": 1,
+    }
 
 
 def test_no_sources_is_an_error(loaded):

@@ -1,1 +1,1 @@
-"""Files of rows: where they are, how their bytes are unpacked, and what kind of rows they hold."""
+"""Files of rows: where they are, how their bytes are unpacked, what kind of rows they hold, and what is damaged."""

@@ -1,91 +1,89 @@
 """Rows out of files: each with the number of its line, item or record, counted from 1."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
-from danlu.core.errors import DataError
+from danlu.data.files.damage import ANSWERS, Answer, Damage, Damaged, OnDamage
 from danlu.data.files.find import kind_of
-from danlu.data.files.unpack import blocks, lines
+from danlu.data.files.json_text import is_list, line_rows, list_rows, rows_of_bytes
+from danlu.data.files.manifest import Shard, sha256_of, shard_of
+from danlu.data.files.tables import csv_rows, num_records, parquet_rows
+from danlu.data.files.text import Unit, text_rows
+from danlu.data.files.url import File
 
 
-def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Stream a file's rows with their numbers."""
-    readers = {"json": json_rows, "lines": line_rows, "text": text_rows, "csv": csv_rows, "parquet": parquet_rows}
-    return readers[kind_of(file)](file)
+def read_rows(
+    file: File, start: int = 0, *, unit: Unit = "line", on_damage: OnDamage = "stop"
+) -> Iterator[tuple[int, Any]]:
+    """Stream a file's rows after the first `start`, with their numbers. Memory does not grow with the file.
 
-
-def text_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Each line is a row {text}."""
-    for number, line in lines(file):
-        yield number, {"text": line}
-
-
-def line_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """One JSON value a line; empty lines are no rows."""
-    for number, line in lines(file):
-        if line and not line.isspace():
-            yield number, parse(line, f"{file}:{number}")
-
-
-def parse(text: str, place: str) -> Any:
-    """A JSON value, or an error that shows where it breaks."""
+    What cannot be read raises `Damage`, or with `on_damage="skip"` comes as a `Damaged` in place of what is lost.
+    """
+    answer, number = ANSWERS[on_damage], start
+    shard = shard_of(file)
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        column = getattr(error, "colno", 1)
-        near = text[max(0, column - 21) : column + 20]
-        raise DataError(f"{place}: not JSON ({error}), near {near!r}; mend or remove this line") from error
+        if shard is not None:
+            check(file, shard, start)
+            if shard.rows <= start:
+                return
+        for number, row in reader(file, start, answer, unit):
+            yield number, row
+    except Damage as damage:
+        yield number + 1, answer(damage)
 
 
-def json_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """A JSON list, or one object a line: many .json files are really .jsonl."""
-    start = next((block for block in blocks(file) if block.strip()), b"").lstrip()[:1]
-    if start != b"[":
-        yield from line_rows(file)
-        return
-    text = "\n".join(line for _, line in lines(file))
+def reader(file: File, start: int, answer: Answer, unit: Unit) -> Iterator[tuple[int, Any]]:
+    """The rows of a file by its kind."""
+    kind = kind_of(file)
+    if kind == "text":
+        return text_rows(file, start, answer, unit)
+    if kind == "json":
+        kind = "list" if is_list(file) else "lines"
+    readers = {"list": list_rows, "lines": line_rows, "csv": csv_rows, "parquet": parquet_rows}
+    return readers[kind](file, start, answer)
+
+
+def read_files(
+    files: Sequence[File], start: int = 0, *, unit: Unit = "line", on_damage: OnDamage = "stop"
+) -> Iterator[tuple[int, int, Any]]:
+    """(file, number, row) of all rows of some files after the first `start`, where a `Damaged` counts as its `rows`.
+
+    Files before that are passed over unopened where a manifest says how many rows they hold.
+    """
+    for at, file in enumerate(files):
+        rows = num_rows(file, unit, on_damage) if start else 0
+        if rows <= start and start:
+            start -= rows
+            continue
+        for number, row in read_rows(file, start, unit=unit, on_damage=on_damage):
+            yield at, number, row
+        start = 0
+
+
+def num_rows(file: File, unit: Unit = "line", on_damage: OnDamage = "stop") -> int:
+    """How many rows a file holds: told by its manifest or its own header, or counted."""
+    shard = shard_of(file)
+    if shard is not None:
+        return shard.rows
     try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # lines that are lists themselves
-            yield from line_rows(file)
-            return
-        raise DataError(
-            f"{file}:{error.lineno}: not JSON at column {error.colno} ({error.msg}); mend the list there"
-        ) from error
-    yield from enumerate(rows, 1)
+        if kind_of(file) == "parquet":
+            return num_records(file)
+        if kind_of(file) == "lines":
+            return sum(1 for _ in rows_of_bytes(file))
+    except Damage as damage:
+        ANSWERS[on_damage](damage)
+    return sum(
+        row.rows if isinstance(row, Damaged) else 1 for _, row in read_rows(file, unit=unit, on_damage=on_damage)
+    )
 
 
-def csv_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """A table with a header; .tsv is parted by tabs."""
-    text = "\n".join(line for _, line in lines(file))
-    csv.field_size_limit(1 << 30)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if ".tsv" in file.suffixes else ",")
-    for number, row in enumerate(table, 1):
-        if None in row or None in row.values():
-            wrong = "more" if None in row else "fewer"
-            columns = ", ".join(table.fieldnames or [])
-            raise DataError(
-                f"{file}:{table.line_num}: {wrong} values than columns ({columns}); quote values with commas"
-            )
-        yield number, row
-
-
-def parquet_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """Records of a Parquet file."""
-    try:
-        batches = pyarrow.parquet.ParquetFile(file).iter_batches(1000)
-        number = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
+def check(file: File, shard: Shard, start: int) -> None:
+    """No row of a shard is given before all of its bytes are known to be those that were written."""
+    found = sha256_of(file)
+    if found != shard.sha256:
+        raise Damage(
+            f"{file}: its SHA-256 is {found[:12]}…, and its manifest says {shard.sha256[:12]}…: damaged or changed; "
+            "fetch or pack it again, or set on_damage: skip to go on without it",
+            "a shard that is not what its manifest says",
+            rows=max(1, shard.rows - start),
+        )

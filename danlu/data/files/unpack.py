@@ -1,79 +1,108 @@
 """A file's bytes, unpacked, and its lines."""
 
-import gzip
+import bz2
+import lzma
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import zstandard
 
-from danlu.core.errors import DataError
+from danlu.data.files.damage import Damage
+from danlu.data.files.url import File, blocks_of
 
-BLOCK = 1 << 20
 BOM = b"\xef\xbb\xbf"
+SLICE = 1 << 14
+"""packed bytes that are unpacked at once: data that is made to swell can swell only so far"""
 
 
-def blocks(file: Path) -> Iterator[bytes]:
+def blocks(file: File) -> Iterator[bytes]:
     """The unpacked bytes of a file, a block at a time, without its byte order mark."""
-    unpacked = {".zst": zstd_blocks, ".gz": gzip_blocks}.get(file.suffix.lower(), plain_blocks)(file)
+    kind = UNPACKERS.get(file.suffix.lower())
+    unpacked = blocks_of(file) if kind is None else unpack(file, *kind)
     first = next(unpacked, b"")
     yield first.removeprefix(BOM)
     yield from unpacked
 
 
-def plain_blocks(file: Path) -> Iterator[bytes]:
-    """A file as it is."""
-    with open(file, "rb") as stream:
-        while block := stream.read(BLOCK):
-            yield block
+def zstd() -> Any:
+    """A reader of one zstd frame."""
+    return zstandard.ZstdDecompressor().decompressobj()
 
 
-def zstd_blocks(file: Path) -> Iterator[bytes]:
-    """Every frame of a zstd file. zstandard's own reader takes a cut-off file for a finished one."""
-    frame, bytes_in_frame = zstandard.ZstdDecompressor().decompressobj(), False
-    for block in plain_blocks(file):
-        while block:
-            try:
-                yield frame.decompress(block)
-            except zstandard.ZstdError as error:
-                raise DataError(f"{file}: damaged zstd data ({error}); fetch or pack the file again") from error
-            bytes_in_frame, block = not frame.eof, frame.unused_data
-            if frame.eof:
-                frame = zstandard.ZstdDecompressor().decompressobj()
-    if bytes_in_frame:
-        raise DataError(f"{file}: cut off in the middle of its zstd data; fetch or pack the file again")
+def gzip() -> Any:
+    """A reader of one gzip member."""
+    return zlib.decompressobj(wbits=31)
 
 
-def gzip_blocks(file: Path) -> Iterator[bytes]:
-    """A gzip file."""
-    try:
-        with gzip.open(file, "rb") as stream:
-            while block := stream.read(BLOCK):
-                yield block
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{file}: cut off or damaged gzip data ({error}); fetch or pack the file again") from error
+UNPACKERS: dict[str, tuple[str, Callable[[], Any]]] = {
+    ".zst": ("zstd", zstd),
+    ".gz": ("gzip", gzip),
+    ".bz2": ("bzip2", bz2.BZ2Decompressor),
+    ".xz": ("xz", lzma.LZMADecompressor),
+}
 
 
-def lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and lines; only \\n and \\r\\n end a line, so U+2028 inside a value ends none."""
-    rest, number = b"", 0
+def unpack(file: File, name: str, frame_reader: Callable[[], Any]) -> Iterator[bytes]:
+    """Every frame of a packed file, one after the other. A file that ends inside a frame is an error.
+
+    The libraries' own file readers are not used: zstandard's takes a cut-off file for a finished one.
+    """
+    frame, inside = frame_reader(), False
+    for block in blocks_of(file):
+        for start in range(0, len(block), SLICE):
+            packed = block[start : start + SLICE]
+            while packed:
+                try:
+                    yield frame.decompress(packed)
+                except (zstandard.ZstdError, zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+                    raise broken(file, f"damaged {name} data ({error})") from error
+                inside, packed = not frame.eof, frame.unused_data if frame.eof else b""
+                if frame.eof:
+                    frame = frame_reader()
+                    packed = packed.lstrip(b"\0") if name in ("gzip", "xz") else packed  # padding between members
+    if inside:
+        raise broken(file, f"cut off in the middle of its {name} data")
+
+
+def broken(file: File, what: str) -> Damage:
+    """A file whose bytes end or go wrong somewhere."""
+    return Damage(f"{file}: {what}; fetch or pack the file again", "the rest of a file that is cut off or damaged")
+
+
+def raw_lines(file: File) -> Iterator[tuple[int, bytes]]:
+    """Line numbers from 1 and lines without their \\n. U+2028 inside a value ends no line."""
+    rest: list[bytes] = []
+    number = 0
     for block in blocks(file):
-        *whole, rest = (rest + block).split(b"\n")
-        for line in whole:
-            number += 1
-            yield number, decode(line, file, number)
-    if rest:
-        yield number + 1, decode(rest, file, number + 1)
+        head, *whole = block.split(b"\n")
+        rest.append(head)
+        if not whole:
+            continue  # a line of many blocks is put together once, at its end
+        number += 1
+        yield number, b"".join(rest)
+        rest = [whole.pop()]
+        yield from enumerate(whole, number + 1)
+        number += len(whole)
+    if last := b"".join(rest):
+        yield number + 1, last
 
 
-def decode(line: bytes, file: Path, number: int) -> str:
+def lines(file: File) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and lines; only \\n and \\r\\n end a line."""
+    for number, line in raw_lines(file):
+        yield number, decode(line, file, number)
+
+
+def decode(line: bytes, file: File, number: int) -> str:
     """UTF-8 text without its line end."""
     try:
         return line.removesuffix(b"\r").decode()
     except UnicodeDecodeError as error:
-        raise DataError(
+        raise Damage(
             f"{file}:{number}: byte {error.start + 1} of the line is not UTF-8{guess(line)}; "
-            "convert the file, for example with: iconv -f ENCODING -t UTF-8"
+            "convert the file, for example with: iconv -f ENCODING -t UTF-8",
+            "not UTF-8",
         ) from error
 
 
