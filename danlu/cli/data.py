@@ -13,7 +13,7 @@ def show(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe")],
     overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
     examples: Annotated[int, typer.Option(help="rows to show from each source")] = 2,
-    ids: Annotated[bool, typer.Option("--ids", help="show the token ids too")] = False,
+    ids: Annotated[bool, typer.Option("--ids", help="show the token ids and labels too")] = False,
 ) -> None:
     """Print examples with the trained words coloured, and what became of every row."""
     from danlu.models.load import tokenizer_folder
@@ -25,6 +25,33 @@ def show(
     run = load_recipe(recipe, overrides or [])
     tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
     show_data(run.data, tokenizer, run.objective.learns_from, examples=examples, ids=ids, seed=run.engine.seed)
+
+
+@data.command()
+def report(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
+    to: Annotated[Path, typer.Option(help="the page to write; its facts go beside it as JSON")] = Path(
+        "data_report.html"
+    ),
+    examples: Annotated[int, typer.Option(help="rows to show from each source")] = 3,
+    near: Annotated[bool, typer.Option("--near", help="also count rows that are nearly the same (MinHash)")] = False,
+    alike: Annotated[float, typer.Option(help="how alike two rows are (0-1) to be nearly the same")] = 0.8,
+) -> None:
+    """Count what became of every row: a table here, a page and JSON on disk; data over its limits is an error."""
+    from danlu.models.load import tokenizer_folder
+    from danlu.models.resolve import resolve
+    from danlu.runs.recipe import load_recipe
+    from danlu.runs.report import report as report_data
+    from danlu.tokens.tokenizer import load_tokenizer
+
+    finder = None
+    if near:
+        from danlu.data.near_duplicates import near_duplicates as finder
+    run = load_recipe(recipe, overrides or [])
+    tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
+    learns_from, seed = run.objective.learns_from, run.engine.seed
+    report_data(run.data, tokenizer, learns_from, to=to, examples=examples, near=finder, alike=alike, seed=seed)
 
 
 @data.command()

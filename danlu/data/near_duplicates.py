@@ -20,9 +20,9 @@ PERMUTATIONS = 64
 def near_duplicates(rows: Iterable[np.ndarray], alike: float) -> Iterator[tuple[int, int]]:
     """(row, earlier row) for each row whose shingles are about `alike` (0-1, Jaccard) those of an earlier one."""
     known = MinHashLSH(alike, PERMUTATIONS)
-    first = MinHash(PERMUTATIONS, hashfunc=int)
+    empty = MinHash(PERMUTATIONS, hashfunc=int)
     for number, ids in enumerate(rows):
-        sketch = MinHash(PERMUTATIONS, hashfunc=int, permutations=first.permutations)
+        sketch = empty.copy()
         sketch.update_batch(shingles(ids).tolist())
         found = known.query(sketch)
         if found:

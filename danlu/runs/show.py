@@ -5,15 +5,14 @@ from itertools import groupby
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.terminal import CONTROL
 from danlu.data.cache import TokenSet
 from danlu.data.config import DataConfig
+from danlu.data.packing import IGNORED
 from danlu.data.pipeline import load_data
-from danlu.data.report import DataReport
 from danlu.samples import Sample
 from danlu.tokens.tokenizer import load_tokenizer
 
@@ -35,7 +34,7 @@ def show(
     seed: int = 0,
     console: Console | None = None,
 ) -> None:
-    """Print the data report and some examples of each source."""
+    """Print some examples of each source, and what became of its rows."""
     console = console or Console()
     tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
     data = load_data(config, tokenizer, learns_from, seed=seed)
@@ -43,12 +42,11 @@ def show(
         for number in range(min(examples, len(one))):
             console.print(heading(one, number))
             console.print(row_text(one, number, tokenizer), soft_wrap=True)
-            if ids:
-                console.print(Text(" ".join(map(str, one.row(number)[0].tolist())), "dim"), soft_wrap=True)
+            for line in id_lines(one, number) if ids else ():
+                console.print(Text(line, "dim"), soft_wrap=True)
     console.print(Text("green and underlined: trained; magenta: special tokens", "dim"))
-    console.print(table(data.report))
     for line in data.report.lines():
-        console.print(Text(line), soft_wrap=True)
+        console.print(Text(CONTROL.sub("", line)), soft_wrap=True)
 
 
 def heading(one: TokenSet, number: int) -> Text:
@@ -57,6 +55,13 @@ def heading(one: TokenSet, number: int) -> Text:
     return Text(
         f"\n{one.name}  {one.where(number)}  {len(ids):,} tokens, {np.count_nonzero(trained):,} trained", "bold"
     )
+
+
+def id_lines(one: TokenSet, number: int) -> list[str]:
+    """A row's ids, and under them what is learnt: the same ids, or -100."""
+    ids, trained = one.row(number)
+    labels = np.where(trained, ids.astype(np.int64), IGNORED)
+    return [f"ids: {' '.join(map(str, ids.tolist()))}", f"labels: {' '.join(map(str, labels.tolist()))}"]
 
 
 def row_text(one: TokenSet, number: int, tokenizer: PreTrainedTokenizerFast) -> Text:
@@ -83,12 +88,3 @@ def stretches(
         text = str(tokenizer.decode(ids[:end].tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))
         yield text[len(before) :], is_trained, is_special
         before = text
-
-
-def table(report: DataReport) -> Table:
-    """The counts of every source."""
-    made = Table("source", "format", "rows", "dropped", "cut", "tokens", "trained", "held out")
-    for name, one in report.sources.items():
-        counts = (one.rows_out, one.rows_dropped, one.truncated_rows, one.tokens, one.trained_tokens)
-        made.add_row(name, one.format, *(f"{count:,}" for count in (*counts, report.held_out.get(name, 0))))
-    return made
