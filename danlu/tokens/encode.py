@@ -86,7 +86,7 @@ class Encoder:
                 written = write_chat(sample, self.scribe, self.markers)
             except TemplateError as error:
                 return f"the chat template refuses it: {error}"
-        return written if is_text(written.text) else "half a character in its text (a lone surrogate, such as \\ud83d)"
+        return written if is_text(written.text) else "half of a character (a lone surrogate)"
 
     def pieces(self, written: list[Written]) -> list[list[tuple[int, Encoding]]]:
         """Each text's pieces (start, encoding), cut again where an id would straddle an answer's start."""

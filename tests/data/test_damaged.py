@@ -6,6 +6,9 @@ import pytest
 import zstandard
 
 from danlu.core.errors import DataError
+from danlu.samples import Document
+from danlu.tokens.encode import encode_samples
+from danlu.tokens.templates.default import Default
 
 ROW = b'{"instruction": "q", "output": "a"}\n'
 
@@ -51,14 +54,22 @@ def test_a_byte_order_mark_is_no_part_of_the_data(load):
     assert load(b"\xef\xbb\xbf" + ROW * 2).rows_out == 2
 
 
-def test_half_a_character_is_counted(load):
+def test_half_a_character_is_an_error_or_counted(load, loaded, tmp_path):
     half = json.dumps({"instruction": "q", "output": "a \ud83d b"}).encode() + b"\n"
     whole = json.dumps({"instruction": "q", "output": "a \U0001f600 b"}).encode() + b"\n"
-    report = load(ROW + half + whole)
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: holds half of a character"):
+        load(ROW + half + whole)
+    source = {"path": str(tmp_path / "rows.jsonl"), "on_damage": "skip"}
+    report = loaded(sources={"rows": source}).report.sources["rows"]
     assert report.rows_out == 2
     [(reason, found)] = report.dropped.items()
-    assert "half a character" in reason
+    assert "half of a character" in reason
     assert found.first.endswith("rows.jsonl:2")
+
+
+def test_half_a_character_from_elsewhere_reaches_no_tokenizer(tokenizer):
+    [encoded] = encode_samples([Document("a \ud83d b")], tokenizer, Default())
+    assert "half of a character" in encoded.problem
 
 
 def test_a_line_of_ten_megabytes_is_a_row(load):
