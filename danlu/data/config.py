@@ -9,6 +9,9 @@ from danlu.core.parts import Config
 from danlu.data.batch import Batch
 from danlu.data.length import TooLong
 from danlu.data.limits import Limits
+from danlu.data.mixtures import mixtures
+from danlu.data.mixtures.base import Mixture
+from danlu.data.mixtures.concat import Concat
 from danlu.data.sources import Sources
 from danlu.tokens.templates import templates
 from danlu.tokens.templates.base import Template
@@ -37,10 +40,12 @@ class DataConfig(Config):
     """how much one optimiser step learns from, over all devices"""
     pack_tokens: Annotated[int, Field(ge=2)] = 2048
     """tokens that are run at once: memory, not the result, depends on it"""
+    mixture: Annotated[Mixture, mixtures] = Concat()
+    """how several sources become one stream of rows: all of them, by shares, in turn, or by a policy file"""
     shuffle: bool = True
     """a new order each epoch, or the order of the files"""
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """processes that tokenise; the result is the same for any number"""
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
+    """processes that tokenise, 0 for none but the trainer; the result is the same for any number"""
     cache: Path | None = None
     """where tokenised rows are kept; $DANLU_CACHE or ~/.cache/danlu if not given"""
     trust_times: bool = True

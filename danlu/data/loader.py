@@ -1,22 +1,29 @@
 """Steps of packs in one global order: the same for any number of workers, ranks or restarts."""
 
-from collections.abc import Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import takewhile
+from math import ceil
 from typing import Any
 
 import numpy as np
 
 from danlu.core.errors import DataError
 from danlu.data.batch import Batch
-from danlu.data.cache import TokenSet
-from danlu.data.order import Order
+from danlu.data.course import Blended, Course, OneOrder
+from danlu.data.mixtures.base import Mixture
 from danlu.data.packing import Pack, best_fit
 from danlu.data.pool import Pool
+from danlu.data.rows import Rows
+from danlu.data.tally import Tally
 
 LOOK_AHEAD = 2048
 """rows that wait in the pool: at 2048 tokens a pack of Alpaca rows is more than 99 % full"""
+COUNTED = 200_000
+"""rows whose packs are counted before a run, which takes a second or two; longer runs are reckoned from so many"""
+SPARE = 1.001
+"""steps planned beyond what was reckoned, so that no row is left out; the run ends with its rows"""
 
 
 @dataclass(slots=True)
@@ -26,6 +33,8 @@ class Step:
     packs: list[Pack]
     epoch: float
     cursor: dict[str, Any]
+    facts: dict[str, float] = field(default_factory=dict)
+    """each source's share of the tokens so far and its epochs, where there are several"""
 
 
 @dataclass(slots=True)
@@ -33,31 +42,14 @@ class Plan:
     """One step before its tokens are read: packs of row numbers, and where the order stands after it."""
 
     packs: list[list[int]]
+    course: dict[str, Any]
     position: int
     pool: list[int]
 
-
-class Rows:
-    """Rows of several token sets under one numbering. R: rows."""
-
-    def __init__(self, sets: Sequence[TokenSet], rows: Sequence[np.ndarray] | None = None) -> None:
-        self.sets = list(sets)
-        chosen = [np.arange(len(one)) for one in sets] if rows is None else rows
-        self.source = np.concatenate([np.full(len(some), at) for at, some in enumerate(chosen)])
-        self.number = np.concatenate(chosen).astype(np.int64)
-        self.lengths = np.concatenate([one.lengths[some] for one, some in zip(sets, chosen, strict=True)]).astype(int)
-
-    def __len__(self) -> int:
-        return len(self.number)
-
-    def pack(self, rows: Sequence[int]) -> Pack:
-        """One pack of these rows."""
-        places = [(self.sets[self.source[row]], int(self.number[row])) for row in rows]
-        return Pack.of([one.row(number) for one, number in places], [one.segment(number) for one, number in places])
-
-    def packs(self, capacity: int) -> list[Pack]:
-        """Every row, in as few packs as best fit finds."""
-        return [self.pack(rows) for rows in best_fit(self.lengths.tolist(), capacity)]
+    @property
+    def num_rows(self) -> int:
+        """Rows learnt from until after this step."""
+        return self.position - len(self.pool)
 
 
 class Loader:
@@ -72,21 +64,23 @@ class Loader:
         seed: int = 0,
         shuffle: bool = True,
         epochs: float | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         if not len(rows):
             raise DataError("no rows are left to train on")
         self.rows, self.batch, self.pack_tokens = rows, batch, pack_tokens
-        self.order = Order(len(rows), seed, shuffle)
-        self.end = None if epochs is None else max(1, round(epochs * len(rows)))
-        self._position = 0
-        self._pool: list[int] = []
+        self._course = partial(course_of, rows, mixture, seed, shuffle)
+        self.epochs, self.course = epochs, self._course(epochs)
+        self._cursor = self._cursor_of(Plan([], self.course.state(), 0, []), Tally())
 
     def __iter__(self) -> Iterator[Step]:
-        for plan in self.plans():
-            cursor = {"position": plan.position, "pool": plan.pool, "rows": len(self.rows)}
-            epoch = (plan.position - len(plan.pool)) / len(self.rows)
-            self._position, self._pool = plan.position, plan.pool
-            yield Step([self.rows.pack(pack) for pack in plan.packs], epoch, cursor)
+        self.course.restore(self._cursor["course"])
+        tally = Tally.of(self._cursor["given"])
+        for plan in self.plans(self.course, self._cursor["pool"]):
+            packs = [self.rows.pack(pack) for pack in plan.packs]
+            tally.add(packs)
+            self._cursor = self._cursor_of(plan, tally)
+            yield Step(packs, plan.num_rows / len(self.rows), self._cursor, tally.facts(self.num_held))
 
     def restore(self, cursor: dict[str, Any]) -> None:
         """Go on after the step that had this cursor; nothing before it is read again."""
@@ -95,77 +89,92 @@ class Loader:
                 f"the data has changed: {len(self.rows):,} rows now, {cursor['rows']:,} when the run was saved; "
                 "restore the files, or start a new run from its weights"
             )
-        self._position, self._pool = cursor["position"], list(cursor["pool"])
+        self._cursor = cursor
 
-    def plans(self) -> Iterator[Plan]:
-        """Every step from here on, by row numbers only."""
-        return self._by_rows() if self.batch.rows else self._by_tokens()
+    def realised(self, cursor: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+        """What each source has given until a cursor, its shares and epochs, for the report."""
+        return Tally.of(cursor["given"] if cursor else {}).realised(self.num_held)
+
+    def _cursor_of(self, plan: "Plan", tally: Tally) -> dict[str, Any]:
+        return {"course": plan.course, "pool": plan.pool, "rows": len(self.rows), "given": tally.state()}
+
+    @property
+    def num_held(self) -> dict[str, float]:
+        """Rows of each source."""
+        return {name: float(rows) for name, rows in zip(self.rows.names, np.diff(self.rows.bounds), strict=True)}
+
+    def plans(self, course: Course, pool: Sequence[int] = ()) -> Iterator[Plan]:
+        """Every step of a course, by row numbers only."""
+        return self._by_rows(course, self.batch.rows) if self.batch.rows else self._by_tokens(course, pool)
 
     @cached_property
     def num_steps(self) -> int | None:
-        """Steps of all epochs, by going through the lengths; none where the order has no end."""
-        return None if self.end is None else self._whole().steps
+        """Steps until the end; none where the order has none."""
+        count = self.course.num_rows
+        if count is None or self.batch.rows:
+            return count and ceil(count / (self.batch.rows or 1))
+        plans = self.plans(self._course(self.epochs))
+        if count <= COUNTED:
+            return self.census(plans).steps
+        some = self.census(takewhile(lambda plan: plan.num_rows < COUNTED, plans))
+        return ceil(some.steps * count / some.rows * SPARE)
 
     @cached_property
     def fill(self) -> float:
         """How full the packs are in the first epoch, 0–1."""
-        return self._whole().fill
+        some = self.census(self.plans(self._course(1)))
+        return some.tokens / (some.packs * self.pack_tokens)
 
-    def _whole(self) -> "Census":
-        fresh = copy(self)
-        fresh.end = self.end or len(self.rows)
-        fresh._position, fresh._pool = 0, []
-        return Census.of(fresh)
+    def census(self, plans: Iterable[Plan]) -> "Census":
+        """Steps, packs, rows and tokens, counted without reading a token."""
+        census = Census()
+        for plan in plans:
+            rows = [row for pack in plan.packs for row in pack]
+            census.steps += 1
+            census.packs += len(plan.packs)
+            census.rows += len(rows)
+            census.tokens += int(self.rows.lengths[rows].sum(dtype=np.int64))
+        return census
 
-    def _by_rows(self) -> Iterator[Plan]:
-        count, position = self.batch.rows or 1, self._position
-        while self.end is None or position < self.end:
-            stop = position + count if self.end is None else min(position + count, self.end)
-            rows = [self.order.at(at) for at in range(position, stop)]
+    def _by_rows(self, course: Course, count: int) -> Iterator[Plan]:
+        while rows := course.take(count):
             fitted = best_fit(self.rows.lengths[rows].tolist(), self.pack_tokens)
-            position = stop
-            yield Plan([[rows[n] for n in pack] for pack in fitted], position, [])
+            yield Plan([[rows[n] for n in pack] for pack in fitted], course.state(), course.position, [])
 
-    def _by_tokens(self) -> Iterator[Plan]:
+    def _by_tokens(self, course: Course, waiting: Sequence[int]) -> Iterator[Plan]:
         count = max(1, (self.batch.tokens or 1) // self.pack_tokens)
-        pool, position = Pool(), self._position
-        for row in self._pool:
-            pool.put(row, int(self.rows.lengths[row]))
+        pool = Pool()
+        self._put(pool, waiting)
         while True:
             packs: list[list[int]] = []
             while len(packs) < count:
-                position = self._fill(pool, position)
+                self._put(pool, course.take(LOOK_AHEAD - len(pool)))
                 if not len(pool):
                     break
                 packs.append(pool.pack(self.pack_tokens))
             if packs:
-                yield Plan(packs, position, pool.rows())
+                yield Plan(packs, course.state(), course.position, pool.rows())
             if len(packs) < count:
                 return
 
-    def _fill(self, pool: Pool, position: int) -> int:
-        while len(pool) < LOOK_AHEAD and (self.end is None or position < self.end):
-            row = self.order.at(position)
-            pool.put(row, int(self.rows.lengths[row]))
-            position += 1
-        return position
+    def _put(self, pool: Pool, rows: Sequence[int]) -> None:
+        for row, length in zip(rows, self.rows.lengths[list(rows)].tolist(), strict=True):
+            pool.put(row, length)
 
 
 @dataclass(slots=True)
 class Census:
-    """Steps, packs and tokens of a loader, counted without reading a token."""
+    """What some steps hold."""
 
-    steps: int
-    packs: int
-    tokens: int
-    fill: float
+    steps: int = 0
+    packs: int = 0
+    rows: int = 0
+    tokens: int = 0
 
-    @classmethod
-    def of(cls, loader: Loader) -> "Census":
-        """Go through every step's lengths."""
-        steps = packs = tokens = 0
-        for plan in loader.plans():
-            steps += 1
-            packs += len(plan.packs)
-            tokens += sum(int(loader.rows.lengths[pack].sum()) for pack in plan.packs)
-        return cls(steps, packs, tokens, tokens / (packs * loader.pack_tokens))
+
+def course_of(rows: Rows, mixture: Mixture | None, seed: int, shuffle: bool, epochs: float | None) -> Course:
+    """One order of all rows, or the sources by their shares."""
+    blend = mixture and mixture.blend(rows.held, epochs)
+    if blend is None:
+        return OneOrder(len(rows), seed, shuffle, epochs)
+    return Blended(blend, [rows.amounts(at, blend.by) for at in range(len(rows.sets))], seed, shuffle)

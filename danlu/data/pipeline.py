@@ -11,10 +11,11 @@ from danlu.core.errors import DataError
 from danlu.data.batch import Batch
 from danlu.data.cache import TokenSet
 from danlu.data.config import DataConfig
-from danlu.data.loader import Loader, Rows
+from danlu.data.loader import Loader
 from danlu.data.order import held_out_rows
 from danlu.data.packing import Pack
 from danlu.data.report import DataReport
+from danlu.data.rows import Rows
 from danlu.data.sources import labels
 from danlu.data.tokenise import TokenMaker
 from danlu.samples import Sample
@@ -72,6 +73,7 @@ class Data:
             seed=self.seed,
             shuffle=config.shuffle,
             epochs=epochs,
+            mixture=config.mixture,
         )
 
 
@@ -84,7 +86,9 @@ def load_data(
     template = template_for(config, tokenizer)
     maker = TokenMaker(tokenizer, template, learns_from, config, seed)
     every = [*config.sources, *config.held_out_sources]
-    sets = [maker.tokens(source, name) for source, name in zip(every, labels(every), strict=True)]
+    names = labels(every)
+    config.mixture.check(names[: len(config.sources)])
+    sets = [maker.tokens(source, name) for source, name in zip(every, names, strict=True)]
     split = len(config.sources)
     return Data(config, template, sets[:split], seed, sets[split:])
 

@@ -27,8 +27,7 @@ class Pool:
 
     def pack(self, capacity: int) -> list[int]:
         """The next pack: the oldest row, so that none waits for ever, then the longest that still fit."""
-        oldest = self._oldest()
-        self.by_length.remove(oldest)
+        oldest = self.by_length.pop(self._oldest())
         pack, room = [oldest[2]], capacity - oldest[0]
         while room > 0 and (fitting := bisect_right(self.by_length, (room, 1, 0))):
             length, _, row = self.by_length.pop(fitting - 1)
@@ -36,10 +35,10 @@ class Pool:
             room -= length
         return pack
 
-    def _oldest(self) -> tuple[int, int, int]:
-        """The one who waits longest."""
+    def _oldest(self) -> int:
+        """Where the one who waits longest is."""
         while True:
             age, row, length = self.by_age.popleft()
             at = bisect_right(self.by_length, (length, -age, row))
             if at and self.by_length[at - 1] == (length, -age, row):
-                return self.by_length[at - 1]
+                return at - 1

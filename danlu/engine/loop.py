@@ -72,5 +72,5 @@ def advance(session: Session, step: Step, update: Update, seconds: float) -> Ste
         seconds=seconds,
         tokens_per_second=speed,
         mfu=session.utilisation(speed),
-        metrics=update.metrics,
+        metrics=update.metrics | step.facts,
     )

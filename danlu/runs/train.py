@@ -14,6 +14,7 @@ from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
 from danlu.data.pipeline import Data, load_data
+from danlu.data.tally import lines
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.checkpoint_folder import Checkpoint
 from danlu.engine.engine import Engine
@@ -51,6 +52,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
             write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
         with Listeners(run.hooks, facts(run, folder, session)) as listeners:
             fit(session, listeners, stop)
+            report_mixture(folder, session, data)
             artifact = save_artifact(run, folder, session, tokenizer, data)
             listeners.on_end(summary(session, artifact))
         return artifact
@@ -82,8 +84,9 @@ def nothing_begun(folder: RunFolder, resume: bool) -> Iterator[None]:
 def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models: Models) -> Session:
     """Everything that the loop works on, at its first step."""
     loader = data.loader(epochs=None if run.engine.steps else run.engine.epochs)
-    num_steps = run.engine.steps or loader.num_steps
-    assert num_steps is not None, "epochs end"
+    num_steps = min(count for count in (run.engine.steps, loader.num_steps) if count is not None)
+    for line in run.data.mixture.told(data.train.held):
+        log.info("%s", line)
     policy = models["policy"]
     log.info(trainable_report(policy.model))
     training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
@@ -96,6 +99,14 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models
     return Session(
         engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how
     )
+
+
+def report_mixture(folder: RunFolder, session: Session, data: Data) -> None:
+    """What each source has given in the end, beside what it holds."""
+    realised = session.loader.realised(session.training.progress.cursor)
+    write_json(folder.data_report, data.report.to_dict() | {"realised": realised})
+    if len(realised) > 1:
+        log.info("%s", "\n".join(lines(realised)))
 
 
 def how_to_resume(folder: RunFolder) -> str:

@@ -2,25 +2,14 @@
 
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danlu.core.errors import DataError
 from danlu.data.batch import Batch
-from danlu.data.loader import Loader, Rows
-
-
-class Lengths(Rows):
-    """Rows that are only lengths."""
-
-    def __init__(self, lengths):
-        self.lengths, self.number = np.array(lengths), np.arange(len(lengths))
-
-    def pack(self, rows):
-        return list(rows)
-
+from danlu.data.loader import Loader
+from tests.data.fake_sets import fake_rows, rows_of
 
 batches = st.builds(lambda n: Batch(rows=n), st.integers(1, 9)) | st.builds(
     lambda n: Batch(tokens=n), st.integers(1, 200)
@@ -31,9 +20,9 @@ lengths = st.lists(st.integers(1, 40), min_size=1, max_size=50)
 @settings(deadline=None)
 @given(lengths=lengths, batch=batches, epochs=st.integers(1, 3), shuffle=st.booleans(), seed=st.integers(0, 2**40))
 def test_every_row_comes_once_an_epoch(lengths, batch, epochs, shuffle, seed):
-    loader = Loader(Lengths(lengths), batch, pack_tokens=50, seed=seed, shuffle=shuffle, epochs=epochs)
+    loader = Loader(fake_rows(lengths), batch, pack_tokens=50, seed=seed, shuffle=shuffle, epochs=epochs)
     steps = list(loader)
-    seen = [row for step in steps for pack in step.packs for row in pack]
+    seen = [row for step in steps for pack in rows_of(step) for row in pack]
     assert sorted(seen) == sorted(list(range(len(lengths))) * epochs)
     assert loader.num_steps == len(steps)
     assert steps[-1].epoch == epochs
@@ -43,48 +32,50 @@ def test_every_row_comes_once_an_epoch(lengths, batch, epochs, shuffle, seed):
 @given(lengths=lengths, batch=batches, stop=st.integers(0, 20), seed=st.integers(0, 9))
 def test_a_restored_loader_goes_on_as_if_it_had_never_stopped(lengths, batch, stop, seed):
     def fresh():
-        return Loader(Lengths(lengths), batch, pack_tokens=50, seed=seed, epochs=3)
+        return Loader(fake_rows(lengths), batch, pack_tokens=50, seed=seed, epochs=3)
 
     steps = list(fresh())
     if stop >= len(steps):
         return
     resumed = fresh()
     resumed.restore(json.loads(json.dumps(steps[stop].cursor)))
-    assert [(step.packs, step.cursor) for step in resumed] == [(step.packs, step.cursor) for step in steps[stop + 1 :]]
+    assert [(rows_of(step), step.cursor) for step in resumed] == [
+        (rows_of(step), step.cursor) for step in steps[stop + 1 :]
+    ]
 
 
 def test_rows_are_in_the_order_of_the_file_when_not_shuffled():
-    loader = Loader(Lengths([10] * 6), Batch(rows=2), shuffle=False, epochs=2)
-    assert [step.packs for step in loader] == [[[0, 1]], [[2, 3]], [[4, 5]]] * 2
+    loader = Loader(fake_rows([10] * 6), Batch(rows=2), shuffle=False, epochs=2)
+    assert [rows_of(step) for step in loader] == [[[0, 1]], [[2, 3]], [[4, 5]]] * 2
 
 
 def test_each_epoch_has_an_order_of_its_own():
-    order = Loader(Lengths([1] * 50), Batch(rows=50), seed=1).order
+    order = Loader(fake_rows([1] * 50), Batch(rows=50), seed=1).course.order
     assert order.epoch(0).tolist() != order.epoch(1).tolist()
-    assert Loader(Lengths([1] * 50), Batch(rows=50), seed=2).order.epoch(0).tolist() != order.epoch(0).tolist()
+    assert Loader(fake_rows([1] * 50), Batch(rows=50), seed=2).course.order.epoch(0).tolist() != order.epoch(0).tolist()
 
 
 def test_a_batch_of_tokens_is_full_packs():
-    loader = Loader(Lengths([3 + 7 * n % 40 for n in range(3000)]), Batch(tokens=1024), pack_tokens=256, epochs=1)
+    loader = Loader(fake_rows([3 + 7 * n % 40 for n in range(3000)]), Batch(tokens=1024), pack_tokens=256, epochs=1)
     assert {len(step.packs) for step in list(loader)[:-1]} == {4}
     assert loader.fill > 0.98
 
 
 def test_part_of_an_epoch_ends_there():
-    loader = Loader(Lengths([1] * 10), Batch(rows=2), epochs=0.5)
+    loader = Loader(fake_rows([1] * 10), Batch(rows=2), epochs=0.5)
     assert len(list(loader)) == loader.num_steps == 3
 
 
 def test_a_loader_without_epochs_has_no_end():
-    loader = Loader(Lengths([1] * 3), Batch(rows=2))
+    loader = Loader(fake_rows([1] * 3), Batch(rows=2))
     assert loader.num_steps is None
     assert len([step for step, _ in zip(loader, range(50), strict=False)]) == 50
 
 
 def test_a_cursor_of_other_data_is_refused():
-    cursor = next(iter(Loader(Lengths([1] * 3), Batch(rows=2)))).cursor
+    cursor = next(iter(Loader(fake_rows([1] * 3), Batch(rows=2)))).cursor
     with pytest.raises(DataError, match="the data has changed: 4 rows now, 3 when"):
-        Loader(Lengths([1] * 4), Batch(rows=2)).restore(cursor)
+        Loader(fake_rows([1] * 4), Batch(rows=2)).restore(cursor)
 
 
 def test_a_batch_is_rows_or_tokens():

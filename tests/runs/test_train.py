@@ -235,7 +235,24 @@ def test_held_out_loss_has_a_line_for_each_source(train, tmp_path):
         assert list(line["sources"]) == ["mine", "other"]
         assert min(line["sources"].values()) < line["loss"] < max(line["sources"].values())
     assert evals[-1]["loss"] < evals[0]["loss"]
-    assert {"loss/mine", "loss/other"} == set().union(*(line["metrics"] for line in events(folder, "step")))
+    facts = {f"{fact}/{name}" for fact in ("loss", "share", "epochs") for name in ("mine", "other")}
+    assert facts == set().union(*(line["metrics"] for line in events(folder, "step")))
+
+
+def test_what_each_source_gave_is_in_the_report_in_the_end(train, tmp_path, caplog):
+    other = write_rows(tmp_path / "other.jsonl")
+    folder = train(
+        "run", "engine.steps=6", f"data.sources={{mine: {tmp_path / 'rows.jsonl'}, other: {other}}}",
+        "data.batch={rows: 4}", "data.mixture={name: shares, shares: {mine: 3, other: 1}}",
+    )  # fmt: skip
+    realised = json.loads((folder / "data_report.json").read_text())["realised"]
+    assert {name: one["rows"] for name, one in realised.items()} == {"mine": 18, "other": 6}
+    assert realised["mine"]["share_of_rows"] == 0.75
+    assert realised["mine"]["tokens"] + realised["other"]["tokens"] == sum(
+        line["tokens"] for line in events(folder, "step")
+    )
+    assert realised["mine"]["epochs"] == 18 / len((tmp_path / "rows.jsonl").read_text().splitlines())
+    assert all({"loss/mine", "loss/other"} <= line["metrics"].keys() for line in events(folder, "step"))
 
 
 def test_a_source_may_be_only_measured(train, tmp_path):
