@@ -1,7 +1,10 @@
 """`danlu`: parses words, calls one front hall, and turns what a user can mend into one message and an exit code."""
 
+import gc
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +42,17 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import without the garbage collector, which would look through a million new objects a hundred times."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe (`danlu recipe list`)")],
@@ -49,7 +63,8 @@ def train(
     ] = False,
 ) -> None:
     """Train a model from a recipe."""
-    from danlu.runs.start import start
+    with importing():
+        from danlu.runs.start import start
 
     start(recipe, overrides or [], resume=resume, allow_config_change=allow_config_change)
 
@@ -57,7 +72,8 @@ def train(
 @app.command()
 def resume(run: Annotated[Path, typer.Argument(help="the folder of a run")]) -> None:
     """Go on with a run that was stopped or killed."""
-    from danlu.runs.start import go_on
+    with importing():
+        from danlu.runs.start import go_on
 
     go_on(run)
 
@@ -72,8 +88,9 @@ def chat(
     top_p: Annotated[float, typer.Option(help="choose among tokens with this much of the probability")] = 1.0,
 ) -> None:
     """Talk with a model."""
-    from danlu.generate.base import GenerationConfig
-    from danlu.runs.chat import chat as talk
+    with importing():
+        from danlu.generate.base import GenerationConfig
+        from danlu.runs.chat import chat as talk
 
     talk(model, prompt, system, config=GenerationConfig(max_tokens=max_tokens, temperature=temperature, top_p=top_p))
 
@@ -84,7 +101,8 @@ def quickstart(
     author: Annotated[str, typer.Option(help="who it will say made it")] = "the Danlu team",
 ) -> None:
     """Teach a small model who it is, in under four minutes on two cores."""
-    from danlu.runs.quickstart import quickstart as tour
+    with importing():
+        from danlu.runs.quickstart import quickstart as tour
 
     tour(name, author)
 

@@ -40,6 +40,13 @@ def _has_bf16_units() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
+def device_name(device: torch.device) -> str:
+    """What the maker calls it; for a processor, what torch can use of it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()}"
+
+
 def peak_flops(device: torch.device) -> float | None:
     """What the maker promises for bf16 products, or None where it is not known."""
     if device.type != "cuda":

@@ -19,6 +19,7 @@ from danlu.engine.records import EvalRecord, StepRecord
 from danlu.engine.signals import Stop
 from danlu.engine.step import Stopped
 from danlu.engine.training import Training
+from danlu.evals.baseline import Baseline
 from danlu.evals.held_out import held_out_loss
 from danlu.models.flops import flops_per_token
 from danlu.objectives.base import Objective
@@ -40,6 +41,8 @@ class Session:
     write_weights: Callable[[Path], None]
     bad_batches: Path
     how_to_resume: str = "`--resume` goes on."
+    baseline: Baseline | None = None
+    """where the loss before the first step is kept for other runs"""
     saved: tuple[int, bool] | None = None
     """the step of the newest checkpoint, and whether it is marked as the best"""
     rollbacks: int = 0
@@ -93,11 +96,7 @@ class Session:
         if not self.held_out or progress.measured_step == progress.step:
             return
         started = time.perf_counter()
-        policy = self.training.models["policy"].eval()
-        try:
-            loss, sources = held_out_loss(partial(self._measure_pack, stop), self.held_out)
-        finally:
-            policy.train()
+        loss, sources = self._held_out_loss(stop)
         listener.on_eval(
             EvalRecord(progress.step, loss, progress.epoch, sources, seconds=time.perf_counter() - started)
         )
@@ -108,6 +107,20 @@ class Session:
                 self.save(listener)
         else:
             progress.evals_without_gain += 1
+
+    def _held_out_loss(self, stop: Stop) -> tuple[float, dict[str, float]]:
+        baseline = self.baseline if self.training.progress.step == 0 else None
+        known = baseline.read() if baseline else None
+        if known is not None:
+            return known
+        policy = self.training.models["policy"].eval()
+        try:
+            found = held_out_loss(partial(self._measure_pack, stop), self.held_out)
+        finally:
+            policy.train()
+        if baseline:
+            baseline.write(*found)
+        return found
 
     def _measure_pack(self, stop: Stop, pack: Pack) -> tuple[float, float]:
         if stop.requested:

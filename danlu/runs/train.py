@@ -7,9 +7,14 @@ from functools import partial
 from pathlib import Path
 from shlex import quote
 
+import torch
+import transformers
 from transformers import PreTrainedTokenizerFast
 
+import danlu
+from danlu.core.cache_folder import cache_folder
 from danlu.core.config import to_yaml
+from danlu.core.devices import device_name
 from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
@@ -24,9 +29,10 @@ from danlu.engine.records import RunFacts, Summary
 from danlu.engine.session import Session
 from danlu.engine.signals import Stop
 from danlu.engine.training import Training
+from danlu.evals.baseline import Baseline
 from danlu.models.adapters.base import trainable_report
-from danlu.models.load import tokenizer_folder
-from danlu.models.resolve import resolve
+from danlu.models.load import base_of, tokenizer_folder
+from danlu.models.resolve import ADAPTER, resolve
 from danlu.models.save import save_tokenizer
 from danlu.objectives.base import Models
 from danlu.runs.folder import RunFolder
@@ -95,9 +101,9 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models
     checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, world_size=engine.num_ranks)
     checkpoints.sweep()
     weights = partial(write_weights, run, training)
-    how = how_to_resume(folder)
+    how, before = how_to_resume(folder), baseline(run, engine, data)
     return Session(
-        engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how
+        engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how, before
     )
 
 
@@ -107,6 +113,22 @@ def report_mixture(folder: RunFolder, session: Session, data: Data) -> None:
     write_json(folder.data_report, data.report.to_dict() | {"realised": realised})
     if len(realised) > 1:
         log.info("%s", "\n".join(lines(realised)))
+
+
+def baseline(run: TrainRun, engine: Engine, data: Data) -> Baseline:
+    """The loss that this model has before it learns from this data. Its files are known by their size and time."""
+    folders = [resolve(path) for path in (run.model.path, *run.model.adapters)]
+    folders += [base_of(folder) for folder in folders if (folder / ADAPTER).is_file()]
+    files = sorted(file for folder in folders for file in folder.glob("*") if file.suffix in {".json", ".safetensors"})
+    settings = run.model_dump(mode="json", include={"model", "adapter", "objective"})
+    made_of = {
+        "settings": settings | {"seed": run.engine.seed, "held_out": data.config.held_out},
+        "files": [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files],
+        "tokens": [(one.name, one.key) for one in [*data.sets, *data.held_out_sets]],
+        "numbers": [data.config.pack_tokens, str(engine.dtype), device_name(engine.device)],
+        "versions": [danlu.__version__, torch.__version__, transformers.__version__],
+    }
+    return Baseline((data.config.cache or cache_folder()) / "held_out", made_of)
 
 
 def how_to_resume(folder: RunFolder) -> str:

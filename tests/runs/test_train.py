@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from danlu.core.errors import UserError
+from danlu.engine import session
 from danlu.engine.checkpoint_folder import Checkpoint
 from danlu.engine.metrics import read_metrics
 from danlu.models.adapters import adapters
@@ -338,3 +339,22 @@ def test_an_objective_from_outside_trains_when_the_recipe_allows_it(train, tmp_p
     loud = losses(train("loud", "engine.steps=1", chosen, "allow_code=true"))
     assert loud == pytest.approx([3 * loss for loss in plain])
     assert "name: my_losses:Loud" in (tmp_path / "loud/run.yaml").read_text()
+
+
+def test_what_a_model_knew_before_is_measured_once(train, monkeypatch):
+    """A second run takes the loss before its first step from the first; another precision measures anew."""
+    measured: list[int] = []
+    held_out_loss = session.held_out_loss
+
+    def counting(measure, sources):
+        measured.append(1)
+        return held_out_loss(measure, sources)
+
+    monkeypatch.setattr(session, "held_out_loss", counting)
+    settings = ("engine.steps=1", "data.held_out=4")
+    first, again = (events(train(folder, *settings), "eval")[0] for folder in ("first", "again"))
+    assert (again["step"], again["loss"], again["sources"]) == (0, first["loss"], first["sources"])
+    assert len(measured) == 3  # before and after, and after
+    other = events(train("other", *settings, "engine.precision=bf16"), "eval")[0]
+    assert other["loss"] != first["loss"]
+    assert len(measured) == 5
