@@ -1,7 +1,7 @@
 """`danlu data`: see what is trained on, and make data ready."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -69,3 +69,33 @@ def fill(
     if wrong:
         raise UserError(f"{wrong[0]!r}: a slot is filled as name=Nova")
     typer.echo(f"{to}: {fill_slots(source, to, pairs)} slots filled")
+
+
+@data.command()
+def compress(
+    sources: Annotated[list[str], typer.Argument(help="files of rows, or folders of them")],
+    to: Annotated[Path, typer.Option(help="where a folder of shards is made for each")],
+    shard_size: Annotated[int, typer.Option(help="rows of one shard")] = 10_000,
+    workers: Annotated[int | None, typer.Option(help="processes; as many as cores if not given")] = None,
+    unit: Annotated[
+        Literal["line", "document", "file"], typer.Option(help="what is one row of a text file: line, document or file")
+    ] = "line",
+) -> None:
+    """Pack data sets into shards (TO/NAME/part-1.jsonl.zst …) with a manifest; rows stay as they are, byte for byte."""
+    from danlu.runs.compress import compress as pack
+
+    for path, manifest in pack(sources, to, shard_size, workers, unit):
+        typer.echo(f"processed {path}...")
+        typer.echo(f"total line: {manifest.rows}")
+        typer.echo(f"total files: {len(manifest.shards)}")
+
+
+@data.command()
+def unpack(
+    folder: Annotated[str, typer.Argument(help="a folder of shards")],
+    to: Annotated[Path, typer.Option(help="the .jsonl file to write")],
+) -> None:
+    """Write the rows of a folder of shards to one file."""
+    from danlu.data.shards import unpack as unpack_shards
+
+    typer.echo(f"{to}: {unpack_shards(folder, to):,} rows")

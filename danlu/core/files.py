@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 
 def sha256_of(path: Path) -> str:
@@ -26,15 +26,26 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def file_at_once(final: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write; it takes its final name only after it has reached the disk. An exception removes it."""
+    aside = final.with_name(f".{final.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, final)
+        fsync(final.parent)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Readers see the old file or the new one, never a part of either."""
-    aside = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex[:8]}")
-    with open(aside, "wb") as file:
+    with file_at_once(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-    fsync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -151,3 +151,18 @@ def test_train_without_resume_will_not_go_on_and_resume_will(danlu_says, rows, t
 def test_data_show_shows_rows(danlu_says, rows):
     said = danlu_says("data", "show", "sft_lora", *rows)
     assert "is it" in said.out + said.err
+
+
+def test_compress_says_what_it_did_and_unpack_gives_it_back(tmp_path, danlu_says):
+    for name, count in (("MNBVC_news", 100), ("MNBVC_qa", 50)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(f'{{"text": "新闻 {n}"}}\n' for n in range(count)))
+    words = ["data", "compress", f"{tmp_path}/MNBVC_news.jsonl", f"{tmp_path}/MNBVC_qa.jsonl", "--shard-size", "10"]
+    assert danlu_says(*words, "--to", f"{tmp_path}/out").out == (
+        f"processed {tmp_path}/MNBVC_news.jsonl...\ntotal line: 100\ntotal files: 10\n"
+        f"processed {tmp_path}/MNBVC_qa.jsonl...\ntotal line: 50\ntotal files: 5\n"
+    )
+    assert "100 rows" in danlu_says("data", "unpack", f"{tmp_path}/out/MNBVC_news", "--to", f"{tmp_path}/b.jsonl").out
+    assert (tmp_path / "b.jsonl").read_bytes() == (tmp_path / "MNBVC_news.jsonl").read_bytes()
+    assert (
+        "several folders" in danlu_says("data", "unpack", f"{tmp_path}/out", "--to", f"{tmp_path}/c.jsonl", code=2).err
+    )

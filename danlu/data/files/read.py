@@ -23,12 +23,13 @@ def read_rows(
     shard = shard_of(file)
     try:
         if shard is not None:
-            check(file, shard, start)
+            check(file, shard)
             if shard.rows <= start:
                 return
         for number, row in reader(file, start, answer, unit):
             yield number, row
     except Damage as damage:
+        damage.rows = 1 if shard is None else max(1, shard.rows - number)
         yield number + 1, answer(damage)
 
 
@@ -77,7 +78,7 @@ def num_rows(file: File, unit: Unit = "line", on_damage: OnDamage = "stop") -> i
     )
 
 
-def check(file: File, shard: Shard, start: int) -> None:
+def check(file: File, shard: Shard) -> None:
     """No row of a shard is given before all of its bytes are known to be those that were written."""
     found = sha256_of(file)
     if found != shard.sha256:
@@ -85,5 +86,4 @@ def check(file: File, shard: Shard, start: int) -> None:
             f"{file}: its SHA-256 is {found[:12]}…, and its manifest says {shard.sha256[:12]}…: damaged or changed; "
             "fetch or pack it again, or set on_damage: skip to go on without it",
             "a shard that is not what its manifest says",
-            rows=max(1, shard.rows - start),
         )

@@ -9,6 +9,7 @@ from typing import Any
 import zstandard
 
 from danlu.data.files.damage import Damage
+from danlu.data.files.manifest import shard_of
 from danlu.data.files.url import File, blocks_of
 
 BOM = b"\xef\xbb\xbf"
@@ -21,7 +22,7 @@ def blocks(file: File) -> Iterator[bytes]:
     kind = UNPACKERS.get(file.suffix.lower())
     unpacked = blocks_of(file) if kind is None else unpack(file, *kind)
     first = next(unpacked, b"")
-    yield first.removeprefix(BOM)
+    yield first if shard_of(file) else first.removeprefix(BOM)  # a shard has none, but its first row may begin with one
     yield from unpacked
 
 
