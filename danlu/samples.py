@@ -1,7 +1,9 @@
 """The few shapes a training example can have: the words that every floor shares."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 @dataclass(slots=True)
@@ -11,6 +13,8 @@ class Message:
     role: str
     content: str
     train: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+    """what else a template may read of it, such as tool_calls"""
 
 
 @dataclass(slots=True)
@@ -18,6 +22,8 @@ class Document:
     """Plain text; every token is trained."""
 
     text: str
+    marks: list[tuple[int, str]] = field(default_factory=list)
+    """(place in the text, name of a special token) for each special token that stands there, such as title_token"""
 
 
 @dataclass(slots=True)
@@ -36,14 +42,18 @@ class PreferencePair:
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
+    facts: dict[str, Any] = field(default_factory=dict)
+    """what else the template may read, such as tools"""
 
 
 @dataclass(slots=True)
 class Rating:
-    """A chat that was judged good or bad."""
+    """A chat whose last answer was judged good or bad."""
 
     messages: list[Message]
     good: bool
+    facts: dict[str, Any] = field(default_factory=dict)
+    """what else the template may read, such as tools"""
 
 
 @dataclass(slots=True)
@@ -51,6 +61,8 @@ class Prompt:
     """A chat that waits for a reply."""
 
     messages: list[Message]
+    later: list[Message] = field(default_factory=list)
+    """what the user goes on to say, one message after each reply"""
 
 
 Sample = Document | Conversation | PreferencePair | Rating | Prompt

@@ -9,13 +9,13 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.errors import DataError
-from danlu.data.files.damage import Damaged
-from danlu.data.formats.base import Format, Unreadable
+from danlu.data.formats import formats
+from danlu.data.formats.base import Format
 from danlu.data.length import TooLong, fit, num_trained
 from danlu.data.order import spread
+from danlu.data.reading import samples_of
 from danlu.data.report import SourceReport
 from danlu.data.sources import Place, Source
-from danlu.data.tidy import tidy
 from danlu.samples import Conversation, Document
 from danlu.tokens.encode import Encoded, Encoder
 from danlu.tokens.templates.base import Template
@@ -62,28 +62,21 @@ class Work:
     def __call__(self, rows: list[tuple[Place, Any]]) -> Chunk:
         """Read, encode and fit some rows."""
         report = SourceReport(rows_in=len(rows))
-        read = [(place, sample) for place, row in rows if (sample := self.read(place, row, report)) is not None]
+        read = [(place, sample) for place, row in rows for sample in self.read(place, row, report)]
         encoded = self.encoder.samples([sample for _, sample in read])
         kept: list[tuple[Place, Encoded]] = []
         for (place, _), row in zip(read, encoded, strict=True):
             kept += [(place, piece) for piece in self.keep(place, row, report)]
         return self.join(kept, report)
 
-    def read(self, place: Place, row: Any, report: SourceReport) -> Conversation | Document | None:
-        """A row's sample; nothing where it is dropped, which is counted."""
-        if isinstance(row, Damaged):
-            report.lose(row.reason, row.rows, self.source.where(place))
-            return None
-        try:
-            sample = self.format.read(row)
-            if isinstance(sample, Conversation):
-                for change in tidy(sample, self.source.system):
-                    report.change(change, self.source.where(place))
-        except Unreadable as reason:
-            report.drop(str(reason), self.source.where(place))
-            return None
-        assert isinstance(sample, Conversation | Document)
-        return sample
+    def read(self, place: Place, row: Any, report: SourceReport) -> list[Conversation | Document]:
+        """A row's samples; none where it is dropped, which is counted."""
+        samples = samples_of(self.source, self.format, place, row, report)
+        written = [sample for sample in samples if isinstance(sample, Conversation | Document)]
+        if len(written) < len(samples):
+            name, gives = formats.name_of(self.format), self.format.gives.__name__
+            raise DataError(f"{self.source.where(place)}: format {name} gives {gives}, which has no ids yet")
+        return written
 
     def keep(self, place: Place, row: Encoded, report: SourceReport) -> list[Encoded]:
         """The pieces of a row that are worth training on; what is lost is counted."""

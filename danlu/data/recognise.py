@@ -1,5 +1,7 @@
 """Which format a source's rows have: seen from the rows themselves, never from a file's name."""
 
+import logging
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -7,8 +9,11 @@ from danlu.core.errors import DataError
 from danlu.data.files.damage import Damaged
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
+from danlu.data.reading import keys_of
 from danlu.data.sources import Place, Source
 from danlu.samples import Sample
+
+log = logging.getLogger(__name__)
 
 LOOKED_AT = 20
 
@@ -26,13 +31,21 @@ def format_of(source: Source, learns_from: tuple[type[Sample], ...]) -> Format:
     first = list(islice(whole, LOOKED_AT))
     if not first:
         raise DataError(f"{source.path}: no rows in it")
-    kinds = [formats[name] for name in formats]
-    fitting = [kind for kind in kinds if all(kind.fits(row) for _, row in first)]
-    fitting = fitting or [kind for kind in kinds if kind.fits(first[0][1])]
+    rows = [row for _, row in first]
+    fitting = formats_of(rows) or formats_of(rows[:1])
     useful = [kind for kind in fitting if kind.gives in learns_from]
     if len(useful) != 1:
         raise DataError(unclear(source, first[0], fitting, useful, learns_from))
-    return useful[0]()
+    found = useful[0]()
+    log.info("%s: its rows have the format %s", source.path, formats.name_of(found))
+    return found
+
+
+def formats_of(rows: Sequence[Any]) -> list[type[Format]]:
+    """The formats that fit all rows; where one is a special case of another, only the special one."""
+    kinds = [formats[name] for name in formats]
+    fitting = [kind for kind in kinds if kind.recognised and all(kind.fits(row) for row in rows)]
+    return [kind for kind in fitting if not any(issubclass(other, kind) for other in fitting if other is not kind)]
 
 
 def words(kinds: tuple[type, ...]) -> str:
@@ -45,8 +58,7 @@ def unclear(
 ) -> str:
     """Why no format, or more than one, reads these rows."""
     place, row = first
-    keys = f"keys {', '.join(map(str, row))}" if isinstance(row, dict) else type(row).__name__
-    found = f"{source.where(place)}: a row of {keys}"
+    found = f"{source.where(place)}: {keys_of(row)}"
     names = [kind.__module__.rpartition(".")[2] for kind in (useful or fitting)]
     if useful:
         return f"{found} fits the formats {' and '.join(names)}; say which with format: {names[0]}"

@@ -1,24 +1,45 @@
-"""Chats that do not go question, answer, question, answer: what cannot be trained is taken off, and said."""
+"""Samples that cannot be trained as they stand: what is amiss is taken off, and said."""
 
 from danlu.data.formats.base import Unreadable
-from danlu.samples import Conversation, Message
+from danlu.samples import Conversation, Document, Message, PreferencePair, Sample
 
 
-def tidy(chat: Conversation, system: str | None) -> list[str]:
-    """Mend a chat in place; returns a word for each change."""
+def tidy(sample: Sample, system: str | None) -> list[str]:
+    """Mend a sample in place; returns a word for each change."""
+    if isinstance(sample, Document):
+        return []
+    changes = tidy_chat(sample) if isinstance(sample, Conversation) else []
+    messages = sample.prompt if isinstance(sample, PreferencePair) else sample.messages
+    if system and messages[0].role != "system":
+        messages.insert(0, Message("system", system))
+    return changes
+
+
+def tidy_chat(chat: Conversation) -> list[str]:
+    """Mend a chat that does not go question, answer, question, answer."""
     changes = []
     opening = 1 if chat.messages and chat.messages[0].role == "system" else 0
-    while len(chat.messages) > opening and chat.messages[opening].role == "assistant":
-        del chat.messages[opening]
-        changes = ["an assistant's turn before any question was taken off"]
-    while chat.messages and chat.messages[-1].role in ("user", "system"):
-        if len(chat.messages) == 1:
-            raise Unreadable("no answer to learn from")
-        chat.messages.pop()
-        changes = [*changes[:1], "a last question without an answer was taken off"]
-    answers = [message.content for message in chat.messages if message.train]
-    if not any(answer.strip() for answer in answers):
+    asked = next((n for n, one in enumerate(chat.messages) if n >= opening and one.role != "assistant"), None)
+    if asked is None:
+        raise Unreadable("no question" if chat.messages[opening:] else "no answer to learn from")
+    if asked > opening:
+        del chat.messages[opening:asked]
+        changes.append("an assistant's turn before any question was taken off")
+    last = max((n for n, one in enumerate(chat.messages) if one.role == "assistant"), default=None)
+    if last is None:
+        raise Unreadable("no answer to learn from")
+    if last + 1 < len(chat.messages):
+        del chat.messages[last + 1 :]
+        changes.append("a last question without an answer was taken off")
+    answers = [message for message in chat.messages if message.train]
+    empty = [message for message in answers if is_empty(message)]
+    if len(empty) == len(answers):
         raise Unreadable("an empty answer" if answers else "no answer to learn from")
-    if system and chat.messages[0].role != "system":
-        chat.messages.insert(0, Message("system", system))
-    return changes
+    for message in empty:
+        message.train = False
+    return [*changes, "an empty answer is not trained"] if empty else changes
+
+
+def is_empty(message: Message) -> bool:
+    """Whether nothing is said and no tool is called."""
+    return not message.content.strip() and not message.facts.keys() & {"tool_calls", "reasoning_content"}

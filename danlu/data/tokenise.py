@@ -31,7 +31,7 @@ from danlu.samples import Sample
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import fingerprint
 
-CODE = 3
+CODE = 4
 """count up when the same rows and settings give other ids"""
 CHUNK_ROWS = 1000
 

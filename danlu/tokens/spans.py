@@ -6,12 +6,14 @@ up to it ends. That holds for any Jinja template, without `{% generation %}`.
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from danlu.core.errors import UserError
 from danlu.samples import Conversation, Document, Message
 from danlu.tokens.templates.base import Scribe
 
@@ -40,6 +42,7 @@ class Markers:
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         tokens = tokenizer.added_tokens_decoder.values()
         texts = sorted({str(token) for token in tokens if token.special}, key=len, reverse=True)
+        self.named = {name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
         self.first = {text[0] for text in texts if len(text) > 1}
         # Lookahead, so that overlapping markers are all found.
         self.pattern = re.compile("(?=" + "|".join(re.escape(text) for text in texts if len(text) > 1) + ")")
@@ -50,6 +53,16 @@ class Markers:
             return []
         return [found.start() + 1 for found in self.pattern.finditer(text)]
 
+    def text_of(self, name: str) -> str:
+        """A special token by its name, such as title_token."""
+        if name not in self.named:
+            raise UserError(
+                f"the tokenizer has no {name}, which marks a part of these rows; add it to its vocabulary and to "
+                f'tokenizer_config.json as "extra_special_tokens": {{"{name}": "<|…|>"}}, or read them without marks '
+                "(format: text, code, question_answer or user_assistant)"
+            )
+        return self.named[name]
+
 
 def insert(text: str, places: list[int], guard: str) -> str:
     """The text with a guard character at each place."""
@@ -58,34 +71,55 @@ def insert(text: str, places: list[int], guard: str) -> str:
 
 
 def write_document(document: Document, markers: Markers) -> Written:
-    """A document is trained whole."""
-    return Written(document.text, [(0, len(document.text))], cuts=markers.within(document.text))
+    """A document is trained whole, with the special tokens that its format has set into it."""
+    text, cuts, end = "", [], 0
+    for start, name in [*document.marks, (len(document.text), "")]:
+        part = document.text[end:start]
+        cuts += [len(text) + at for at in markers.within(part)]
+        text, end = text + part + (markers.text_of(name) if name else ""), start
+    return Written(text, [(0, len(text))], cuts=cuts)
 
 
 def write_prompt(messages: list[Message], facts: dict[str, Any], scribe: Scribe, markers: Markers) -> Written:
     """What a model reads before it answers."""
-    broken, guard = guarded(messages, markers)
-    text = scribe.write(broken, invite=True, facts=facts)
-    chat = Conversation(broken, facts)
-    answers = [n for n, message in enumerate(broken) if message.role == "assistant"]
+    chat, guard = guarded(Conversation(messages, facts), markers)
+    text = scribe.write(chat.messages, invite=True, facts=chat.facts)
+    answers = [n for n, message in enumerate(messages) if message.role == "assistant"]
     return without_guards(Written(text, [], [start_of(n, chat, scribe, text) for n in answers]), guard)
 
 
 def write_chat(conversation: Conversation, scribe: Scribe, markers: Markers) -> Written:
     """A chat as text, with the spans of its trained answers."""
-    broken, guard = guarded(conversation.messages, markers)
-    return without_guards(spans_of(Conversation(broken, conversation.facts), scribe), guard)
+    chat, guard = guarded(conversation, markers)
+    return without_guards(spans_of(chat, scribe), guard)
 
 
-def guarded(messages: list[Message], markers: Markers) -> tuple[list[Message], str]:
+def guarded(chat: Conversation, markers: Markers) -> tuple[Conversation, str]:
     """The same chat, with every special token that somebody typed broken by a guard character; and that character."""
-    places = [markers.within(message.content) for message in messages]
-    if not any(places):
-        return messages, ""
-    typed = "".join(message.content for message in messages)
-    guard = next(letter for letter in GUARDS if letter not in typed)
-    broken = [insert(message.content, at, guard) for message, at in zip(messages, places, strict=True)]
-    return [Message(old.role, new, old.train) for old, new in zip(messages, broken, strict=True)], guard
+    told = [chat.facts, *(message.facts for message in chat.messages)]
+    typed = [*(message.content for message in chat.messages), *(text for facts in told for text in texts_in(facts))]
+    if not any(markers.within(text) for text in typed):
+        return chat, ""
+    guard = next(letter for letter in GUARDS if not any(letter in text for text in typed))
+
+    def broken(value: Any) -> Any:
+        if isinstance(value, str):
+            return insert(value, markers.within(value), guard)
+        if isinstance(value, dict):
+            return {broken(key): broken(inner) for key, inner in value.items()}
+        return [broken(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+    messages = [Message(one.role, broken(one.content), one.train, broken(one.facts)) for one in chat.messages]
+    return Conversation(messages, broken(chat.facts)), guard
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text inside a value, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.items() if isinstance(value, dict) else value:
+            yield from texts_in(inner)
 
 
 def without_guards(written: Written, guard: str) -> Written:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from danlu.data.formats.base import Format, Unreadable, text_of
+from danlu.data.formats.base import Format, Unreadable, answer, asked, is_lesson, system_of, text_of
 from danlu.samples import Conversation, Message
 
 
@@ -17,21 +17,25 @@ class Alpaca(Format):
 
     @classmethod
     def fits(cls, row: Any) -> bool:
-        """Whether a row has this shape."""
-        return isinstance(row, dict) and "instruction" in row and isinstance(row.get("output"), str)
+        """Whether a row has this shape; a list of outputs is a choice between answers."""
+        return is_lesson(row) and {"instruction", "output"} <= row.keys() and not isinstance(row["output"], list)
 
     def read(self, row: dict[str, Any]) -> Conversation:
         """A question and its answer, after the history."""
-        messages = [Message("system", row["system"])] if row.get("system") else []
-        for turn in row.get("history") or []:
-            messages += exchange(turn)
-        asked = [text_of(row, "instruction", optional=bool(row.get("input"))), text_of(row, "input", optional=True)]
-        question = Message("user", self.joined_by.join(filter(None, asked)))
-        return Conversation([*messages, question, Message("assistant", text_of(row, "output"), train=True)])
+        return Conversation([*prompt_of(row, self.joined_by), answer(text_of(row, "output"))])
+
+
+def prompt_of(row: dict[str, Any], joined_by: str) -> list[Message]:
+    """All that comes before the answer."""
+    earlier = row.get("history") or []
+    if not isinstance(earlier, list | tuple):
+        raise Unreadable("'history' is not a list of [question, answer]")
+    history = [message for turn in earlier for message in exchange(turn)]
+    return [*system_of(row), *history, asked(row, "instruction", "input", joined_by)]
 
 
 def exchange(turn: Any) -> list[Message]:
     """A pair [question, answer] of the history."""
     if not isinstance(turn, list | tuple) or len(turn) != 2 or not all(isinstance(said, str) for said in turn):
         raise Unreadable("'history' is not a list of [question, answer]")
-    return [Message("user", turn[0]), Message("assistant", turn[1], train=True)]
+    return [Message("user", turn[0]), answer(turn[1])]

@@ -1,24 +1,17 @@
-"""Rows of {question, answer}, as GSM8K has them."""
+"""Rows of {question, answer}, as GSM8K has them: https://github.com/openai/grade-school-math"""
 
 from typing import Any
 
-from danlu.data.formats.base import Format, text_of
-from danlu.samples import Conversation, Message
+from danlu.data.formats._pair import Pair
 
 
-class QuestionAnswer(Format):
+class QuestionAnswer(Pair):
     """A question and its answer."""
 
-    gives = Conversation
     shape = "{question, answer}"
+    asks, answers = "question", "answer"
 
     @classmethod
     def fits(cls, row: Any) -> bool:
-        """Whether a row has this shape."""
-        return isinstance(row, dict) and {"question", "answer"} <= row.keys() and "options" not in row
-
-    def read(self, row: dict[str, Any]) -> Conversation:
-        """A question and its answer."""
-        return Conversation(
-            [Message("user", text_of(row, "question")), Message("assistant", text_of(row, "answer"), train=True)]
-        )
+        """Whether a row has this shape; a question with choices is no plain question."""
+        return super().fits(row) and not {"options", "choices", "A"} & row.keys()

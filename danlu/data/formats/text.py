@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from danlu.data.formats.base import Format, Unreadable
+from danlu.data.formats.base import Format, Unreadable, text_of
 from danlu.samples import Document
 
 
@@ -12,17 +12,19 @@ class Text(Format):
     gives = Document
     shape = "{text} or {title?, content}"
 
+    joined_by: str = " "
+    """what stands between title and content"""
+
     @classmethod
     def fits(cls, row: Any) -> bool:
         """Whether a row has this shape."""
-        return isinstance(row, dict) and any(isinstance(row.get(key), str) for key in ("text", "content"))
+        return isinstance(row, dict) and ("text" in row or "content" in row)
 
     def read(self, row: dict[str, Any]) -> Document:
         """The text of a row, under its title where it has one."""
-        text = row.get("text", row.get("content"))
-        if not isinstance(text, str):
+        key = "text" if row.get("text") is not None else "content"
+        if row.get(key) is None:
             raise Unreadable("no 'text' or 'content'")
-        if not text.strip():
-            raise Unreadable("a blank text")
-        title = row.get("title") if "text" not in row else None
-        return Document(f"{title} {text}" if title else text)
+        text = text_of(row, key)
+        title = text_of(row, "title", optional=True) if key == "content" else ""
+        return Document(f"{title}{self.joined_by}{text}" if title else text)

@@ -1,5 +1,6 @@
 """What every template does: a Jinja text, rendered by the same sandbox that serves chats."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,9 +29,17 @@ class Scribe:
 
     def write(self, messages: Sequence[Message], *, invite: bool = False, facts: dict[str, Any] | None = None) -> str:
         """The chat as text; `invite` adds the words that ask the assistant to speak."""
-        chat = [{"role": message.role, "content": message.content} for message in messages]
+        chat = [self._fields(message) for message in messages]
         names: dict[str, Any] = {"tools": None, "documents": None, **self.marks, **(facts or {})}
         return self._compiled.render(messages=chat, add_generation_prompt=invite, **names)
+
+    def _fields(self, message: Message) -> dict[str, Any]:
+        """A message as a Jinja text reads it; one that knows no tool calls is given them as words."""
+        calls = message.facts.get("tool_calls")
+        if not calls or "tool_calls" in self.jinja:
+            return {"role": message.role, "content": message.content, **message.facts}
+        told = [json.dumps(call["function"], ensure_ascii=False) for call in calls]
+        return {"role": message.role, "content": "\n".join(filter(None, [message.content, *told]))}
 
     @cached_property
     def _compiled(self) -> JinjaTemplate:
