@@ -129,17 +129,6 @@ def test_a_bad_value_in_the_right_shape_is_dropped_and_counted(rows_file):
     }
 
 
-def test_half_a_surrogate_pair_is_dropped_and_counted(loaded, tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text(
-        '{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a\\ud800"}]}\n'
-        '{"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "\\ud83d\\ude00"}]}\n'
-    )
-    report = loaded(sources={"half": str(path)}).report.sources["half"]
-    assert (report.rows_in, report.rows_out) == (2, 1)
-    assert [(one.count, one.first[-1]) for one in report.dropped.values()] == [(1, "1")]
-
-
 def test_samples_without_ids_name_their_format(loaded, rows_file):
     path = rows_file([{"prompt": Q, "chosen": A, "rejected": "No."}])
     with pytest.raises(DataError, match="chosen_rejected, which gives PreferencePair"):
