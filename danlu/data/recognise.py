@@ -1,7 +1,9 @@
 """Which format a source's rows have: seen from the rows themselves, never from a file's name."""
 
 import logging
+import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -15,7 +17,7 @@ from danlu.samples import Sample
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT = 20
+LOOKED_AT, SHOWN = 20, 4
 
 
 def format_of(source: Source, learns_from: tuple[type[Sample], ...]) -> Format:
@@ -65,5 +67,20 @@ def unclear(
     if fitting:
         kinds = words(tuple({kind.gives for kind in fitting}))
         return f"{found} fits {', '.join(names)}, which gives {kinds}; this objective learns from {words(learns_from)}"
-    shapes = "".join(f"\n  {name}: {formats[name].shape}" for name in formats if formats[name].gives in learns_from)
+    shapes = shapes_like(row, learns_from)
     return f"{found} fits no format; rename its keys to one of these shapes, or name a format:{shapes}"
+
+
+def shapes_like(row: Any, learns_from: tuple[type, ...]) -> str:
+    """The shapes whose keys are most like a row's, a line each, and the names of the others."""
+    kinds = {name: formats[name] for name in formats if formats[name].gives in learns_from}
+    keys = [str(key) for key in row] if isinstance(row, dict) else []
+
+    def unlike(name: str) -> int:
+        known = re.findall(r"\w+", kinds[name].shape)
+        return -sum(bool(get_close_matches(key, known, 1, 0.75)) for key in keys)
+
+    nearest = sorted(kinds, key=unlike)
+    lines = [f"{name}: {kinds[name].shape}" for name in nearest[:SHOWN]]
+    others = [f"others: {', '.join(nearest[SHOWN:])}"] if nearest[SHOWN:] else []
+    return "".join(f"\n  {line}" for line in [*lines, *others])

@@ -71,6 +71,14 @@ def test_rows_of_no_known_shape_name_their_keys_and_the_shapes(rows_file):
         format_of(Source(path=str(path)), (Conversation,))
 
 
+def test_the_shapes_that_are_shown_are_those_most_like_the_row(rows_file):
+    path = rows_file([{"Questions": "q", "answers": "a"}])
+    with pytest.raises(
+        DataError, match=r"fits no format(.|\n)*\n  question_answer: (.|\n)*\n  others: .*self_instruct"
+    ):
+        format_of(Source(path=str(path)), LESSONS)
+
+
 def test_rows_for_another_objective_are_refused_in_words(rows_file):
     path = str(rows_file([{"text": "words"}]))
     with pytest.raises(DataError, match="gives Document; this objective learns from Conversation"):
