@@ -5,7 +5,9 @@ import logging
 import pytest
 
 from danlu.core.errors import DataError
+from danlu.data.config import DataConfig
 from danlu.data.formats import formats
+from danlu.data.pipeline import load_data
 from danlu.data.reading import samples_of
 from danlu.data.recognise import format_of, formats_of
 from danlu.data.report import SourceReport
@@ -137,10 +139,13 @@ def test_a_bad_value_in_the_right_shape_is_dropped_and_counted(rows_file):
     }
 
 
-def test_samples_without_ids_name_their_format(loaded, rows_file):
+def test_samples_without_ids_name_their_format(rows_file, tokenizer, tmp_path):
     path = rows_file([{"prompt": Q, "chosen": A, "rejected": "No."}])
-    with pytest.raises(DataError, match="chosen_rejected, which gives PreferencePair"):
-        loaded(sources=str(path))
+    config = DataConfig(sources=str(path), cache=tmp_path / "cache", workers=1)
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl:1: format chosen_rejected gives PreferencePair, which has no ids"
+    ):
+        load_data(config, tokenizer, (PreferencePair,), seed=0)
 
 
 def test_each_source_says_its_own_system_prompt(rows_file):
