@@ -99,3 +99,13 @@ def unpack(
     from danlu.data.shards import unpack as unpack_shards
 
     typer.echo(f"{to}: {unpack_shards(folder, to):,} rows")
+
+
+@data.command("list")
+def list_(
+    registry: Annotated[str | None, typer.Option(help="a dataset_info.json, or its folder, to list too")] = None,
+) -> None:
+    """Print every data set that a recipe can name, where it comes from, and how it gets here."""
+    from danlu.runs.list_data import list_data
+
+    list_data(registry)

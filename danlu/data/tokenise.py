@@ -86,7 +86,7 @@ class TokenMaker:
         trust = self.config.trust_times
         made_of = self.common_key | {
             "files": [content_of(file, self.cache / "files", trust_times=trust) for file in source.files],
-            "source": source.model_dump(mode="json", include={"max_rows", "system", "unit", "on_damage"}),
+            "source": source.model_dump(mode="json", include={"max_rows", "system", "columns", "unit", "on_damage"}),
             "format": [formats.name_of(format), format.model_dump(mode="json")],
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()

@@ -25,6 +25,8 @@ COMMANDS = [
     ["recipe", "schema"],
     ["data", "show"],
     ["data", "fill"],
+    ["data", "list"],
+    ["data", "fetch"],
 ]
 
 

@@ -8,6 +8,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from danlu.core.errors import DataError
+from danlu.data.files.arrow import saved_files
 from danlu.data.files.manifest import MANIFEST, manifest_of
 from danlu.data.files.unpack import UNPACKERS
 from danlu.data.files.url import File, Url, beside, is_url, listed
@@ -21,6 +22,7 @@ KINDS = {
     ".csv": "csv",
     ".tsv": "csv",
     ".parquet": "parquet",
+    ".arrow": "arrow",
 }
 
 
@@ -42,6 +44,8 @@ def files_of(path: str) -> Sequence[File]:
     if place.is_file():
         return [place]
     if place.is_dir():
+        if saved := saved_files(place):
+            return saved
         files = shards_first(visible(place))
         if not files:
             raise DataError(f"{path}: an empty folder; put files of rows there ({', '.join(KINDS)})")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from danlu.data.files.arrow import arrow_rows
 from danlu.data.files.damage import ANSWERS, Answer, Damage, Damaged, OnDamage
 from danlu.data.files.find import kind_of
 from danlu.data.files.json_text import is_list, line_rows, list_rows, rows_of_bytes
@@ -40,7 +41,7 @@ def reader(file: File, start: int, answer: Answer, unit: Unit) -> Iterator[tuple
         return text_rows(file, start, answer, unit)
     if kind == "json":
         kind = "list" if is_list(file) else "lines"
-    readers = {"list": list_rows, "lines": line_rows, "csv": csv_rows, "parquet": parquet_rows}
+    readers = {"list": list_rows, "lines": line_rows, "csv": csv_rows, "parquet": parquet_rows, "arrow": arrow_rows}
     return readers[kind](file, start, answer)
 
 
