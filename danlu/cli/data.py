@@ -109,3 +109,16 @@ def list_(
     from danlu.runs.list_data import list_data
 
     list_data(registry)
+
+
+@data.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="names of public sets (`danlu data list` prints them)")],
+    to: Annotated[Path, typer.Option(help="the folder they come to; their files as they are under raw_train/")] = Path(
+        "data"
+    ),
+) -> None:
+    """Download public data sets and make them ready; what is here already is not fetched again."""
+    from danlu.runs.fetch import fetch as fetch_sets
+
+    fetch_sets(names, to)

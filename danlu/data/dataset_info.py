@@ -103,7 +103,9 @@ def beside_script(where: str, script: Path) -> list[str]:
 
 def has_rows(file: Path) -> bool:
     """Whether a file's name promises rows."""
-    return not file.name.startswith((".", "README", "readme")) and any(suffix.lower() in KINDS for suffix in file.suffixes)
+    return not file.name.startswith((".", "README", "readme")) and any(
+        suffix.lower() in KINDS for suffix in file.suffixes
+    )
 
 
 def columns_of(where: str, entry: dict[str, Any]) -> dict[str, str | None]:

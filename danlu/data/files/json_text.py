@@ -10,6 +10,7 @@ from danlu.data.files.damage import Answer, Damage
 from danlu.data.files.unpack import blocks, decode, raw_lines
 from danlu.data.files.url import File
 
+HALF = "half of a character (a lone surrogate)"
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 SPACE = re.compile(r"[ \t\r\n]*")
 DELIMITERS = (",", "]", " ", "\n", "\r", "\t")
@@ -60,7 +61,7 @@ def check_characters(text: str, row: Any, place: str) -> None:
         raise Damage(
             f"{place}: holds half of a character, {error.object[error.start]!r}; a text was cut inside an emoji; "
             "mend or remove this row",
-            "half of a character (a lone surrogate)",
+            HALF,
         ) from error
 
 

@@ -1,11 +1,13 @@
 """The files of a data set on the hub, fetched into the hub's cache of this machine."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub import HfApi, get_cached_repo_tree, get_token, snapshot_download
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -25,36 +27,44 @@ CONVERTED = "refs/convert/parquet"
 TIMEOUT_SECONDS = 10
 
 
-def hub_files(wanted: HubSet) -> list[Path]:
-    """The files of a data set, fetched into the hub's cache of this machine if they are not there."""
-    try:
-        revision, names = listing(wanted)
-    except Unreachable as error:
-        return cached_files(wanted, str(error))
-    folder = snapshot(wanted, revision, names)
-    return [folder / name for name in names]
+@dataclass(frozen=True)
+class Listing:
+    """Which files of a data set are meant, in which version."""
+
+    revision: str
+    """as people name it"""
+    sha: str
+    """as it is for ever"""
+    names: list[str]
 
 
 class Unreachable(SetupError):
     """There is no way to the hub now."""
 
 
-def listing(wanted: HubSet) -> tuple[str, list[str]]:
-    """The revision that is meant, and which of its files hold the rows that are asked for."""
-    info = info_of(wanted)
-    assert info.sha is not None
-    names = chosen([each.rfilename for each in info.siblings or []], wanted)
-    if names:
-        return info.sha, names
-    if wanted.revision is None and not wanted.inside:
-        converted = HubSet(wanted.id, CONVERTED, "", wanted.subset, wanted.split)
-        info = info_of(converted, missing_is_fine=True)
-        names = chosen([each.rfilename for each in info.siblings or []], converted) if info else []
+def hub_files(wanted: HubSet) -> list[Path]:
+    """The files of a data set, fetched into the hub's cache of this machine if they are not there."""
+    try:
+        meant = listing(wanted)
+    except Unreachable as error:
+        return cached_files(wanted, str(error))
+    return snapshot(wanted, meant)
+
+
+def listing(wanted: HubSet) -> Listing:
+    """Ask the hub which files hold the rows that are meant."""
+    for revision in revisions(wanted):
+        info = info_of(wanted, revision)
+        names = chosen([each.rfilename for each in info.siblings or []], wanted) if info else []
         if info and info.sha and names:
-            return info.sha, names
-    raise DataError(
-        f"{wanted.id}: no file of rows for {asked_for(wanted)}; see what is there at {wanted.page}/tree/main"
-    )
+            return Listing(revision, info.sha, names)
+    there = f"{wanted.page}/tree/main"
+    raise DataError(f"{wanted.id}: no file of rows for {asked_for(wanted)}; see what is there: {there}")
+
+
+def revisions(wanted: HubSet) -> list[str]:
+    """Where rows are looked for: where people say, or on the main branch and then among what the hub made of scripts."""
+    return [wanted.revision] if wanted.revision else ["main"] if wanted.inside else ["main", CONVERTED]
 
 
 def asked_for(wanted: HubSet) -> str:
@@ -63,15 +73,15 @@ def asked_for(wanted: HubSet) -> str:
     return ", ".join(f"{key} {value}" for key, value in parts.items() if value) or "it"
 
 
-def info_of(wanted: HubSet, *, missing_is_fine: bool = False) -> DatasetInfo:
+def info_of(wanted: HubSet, revision: str) -> DatasetInfo | None:
     """What the hub says of a data set: asked once, so that without a network the answer is at once no."""
     api = HfApi(endpoint=endpoint())
     try:
-        return api.dataset_info(wanted.id, revision=wanted.revision, files_metadata=True, timeout=TIMEOUT_SECONDS)
+        return api.dataset_info(wanted.id, revision=revision, timeout=TIMEOUT_SECONDS)
     except RevisionNotFoundError as error:
-        if missing_is_fine:
-            return DatasetInfo(id=wanted.id, sha=None, siblings=[])
-        raise DataError(f"{wanted.id}: no revision {wanted.revision!r} at {wanted.page}") from error
+        if revision == CONVERTED:
+            return None
+        raise DataError(f"{wanted.id}: no revision {revision!r} at {wanted.page}") from error
     except (OfflineModeIsEnabled, httpx.TransportError) as error:
         raise Unreachable(f"{endpoint()} cannot be reached ({first_line(error)})") from error
     except HfHubHTTPError as error:
@@ -98,37 +108,41 @@ def closed(id: str, page: str) -> str:
     )
 
 
-def snapshot(wanted: HubSet, revision: str, names: list[str]) -> Path:
-    """The folder in the hub's cache that holds these files."""
-    patterns = [re.sub(r"([\[*?])", r"[\1]", name) for name in names]
+def snapshot(wanted: HubSet, meant: Listing, *, offline: bool = False) -> list[Path]:
+    """The files, in the hub's cache."""
+    patterns = [re.sub(r"([\[*?])", r"[\1]", name) for name in meant.names]
     try:
-        return Path(
-            snapshot_download(
-                wanted.id, repo_type="dataset", revision=revision, allow_patterns=patterns, endpoint=endpoint()
-            )
+        found = snapshot_download(
+            wanted.id,
+            repo_type="dataset",
+            revision=meant.revision,
+            allow_patterns=patterns,
+            local_files_only=offline,
+            endpoint=endpoint(),
         )
     except HfHubHTTPError as error:
         raise refusal(wanted.id, error) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
-        raise SetupError(
-            f"{wanted.id}: the connection to {endpoint()} broke ({first_line(error)}); try again"
-        ) from error
+        why = f"the connection to {endpoint()} broke ({first_line(error)})"
+        raise Unreachable(f"{wanted.id}: {why}; try again, it goes on from there") from error
+    files = [Path(found) / name for name in meant.names]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise SetupError(f"{wanted.id}: {missing[0]} did not come; the data set changed meanwhile, try again")
+    return files
 
 
 def cached_files(wanted: HubSet, why: str) -> list[Path]:
-    """The files as they were when there was a way to the hub."""
-    names, folder = [], Path()
-    for revision in [wanted.revision] if wanted.revision else ["main", CONVERTED]:
+    """The files as they were when there was a way to the hub; all of them or none."""
+    for revision in revisions(wanted):
         try:
-            folder = Path(snapshot_download(wanted.id, repo_type="dataset", revision=revision, local_files_only=True))
-        except (LocalEntryNotFoundError, HfHubHTTPError):
+            tree = get_cached_repo_tree(wanted.id, repo_type="dataset", revision=revision)
+            if names := chosen([each.path for each in tree], wanted):
+                return snapshot(wanted, Listing(revision, "", names), offline=True)
+        except (CachedRepoTreeNotFoundError, Unreachable):
             continue
-        here = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-        names = names or chosen(here, wanted)
-    if names:
-        return [folder / name for name in names]
     name = wanted.id.partition("/")[2]
-    raise SetupError(
+    raise Unreachable(
         f"{wanted.id}: {why}, and its files are not on this machine; download them from {wanted.page} elsewhere, "
         f"put them into a folder such as data/{name} and give that folder instead"
     )
