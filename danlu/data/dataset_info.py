@@ -33,7 +33,7 @@ TAGS = {
     "user_tag": ("human", "user"),
     "assistant_tag": ("gpt", "assistant"),
     "observation_tag": ("observation", "tool"),
-    "function_tag": ("function_call", "assistant"),
+    "function_tag": ("function_call", "function_call"),
     "system_tag": ("system", "system"),
 }
 """their word for a role -> (what it is called if they do not say, our role)"""

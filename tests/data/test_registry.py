@@ -18,12 +18,13 @@ from danlu.data import dataset_info
 from danlu.data.catalogue import catalogue
 from danlu.data.config import DataConfig
 from danlu.data.files.find import find_files
+from danlu.data.formats import formats
 from danlu.data.hub.address import HubSet, hub_set
 from danlu.data.hub.choice import chosen
 from danlu.data.recognise import format_of
 from danlu.data.registry import every_known
 from danlu.data.sources import Source, listed, renamed
-from danlu.samples import Conversation, Document, Message
+from danlu.samples import Conversation, Document, Message, PreferencePair, Rating
 
 ROWS = [{"instruction": "q", "input": "i", "output": "a"}, {"instruction": "问", "input": "", "output": "答"}]
 NAMES_IN_WORDS = """
@@ -170,6 +171,59 @@ def test_chats_are_found_under_their_column(registry):
     assert read(source)[0].messages == [Message("user", "q"), Message("assistant", "a", train=True)]
 
 
+def test_tags_say_what_words_mean(registry):
+    row = {"talk": [{"who": "Pupil", "says": "q"}, {"who": "Sage", "says": "a"}]}
+    tags = {"role_tag": "who", "content_tag": "says", "user_tag": "Pupil", "assistant_tag": "Sage"}
+    entry = {"file_name": "a.json", "formatting": "sharegpt", "columns": {"messages": "talk"}, "tags": tags}
+    source = named("x", registry({"x": entry}, a_json=[row]))
+    assert read(source)[0].messages == [Message("user", "q"), Message("assistant", "a", train=True)]
+
+
+def test_tags_that_are_not_given_have_their_usual_words(registry):
+    row = {"conversations": [{"from": "human", "value": "q"}, {"from": "Sage", "value": "a"}]}
+    entry = {"file_name": "a.json", "formatting": "sharegpt", "tags": {"assistant_tag": "Sage"}}
+    source = named("x", registry({"x": entry}, a_json=[row]))
+    assert read(source)[0].messages == [Message("user", "q"), Message("assistant", "a", train=True)]
+
+
+PAIR = {"chosen": {"from": "gpt", "value": "good"}, "rejected": {"from": "gpt", "value": "bad"}}
+RANKED = [
+    ({}, {"instruction": "q", "input": "", "output": ["good", "bad"]}),
+    ({"columns": {"prompt": "ask", "response": "out"}}, {"ask": "q", "out": ["good", "bad"]}),
+    (
+        {"columns": {"prompt": "ask", "query": "more", "chosen": "yes", "rejected": "no"}},
+        {"ask": "q", "more": "", "yes": "good", "no": "bad", "output": "not this"},
+    ),
+    (
+        {"formatting": "sharegpt", "columns": {"messages": "chat", "chosen": "chosen", "rejected": "rejected"}},
+        {"chat": [{"from": "human", "value": "q"}]} | PAIR,
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "row"), RANKED)
+def test_ranked_rows_are_pairs(entry, row, registry):
+    source = named("x", registry({"x": {"file_name": "a.json", "ranking": True} | entry}, a_json=[row]))
+    [pair] = read(source, (PreferencePair,))
+    assert [message.content for message in [*pair.prompt, *pair.chosen, *pair.rejected]] == ["q", "good", "bad"]
+
+
+RATED = [
+    ({"columns": {"prompt": "ask", "response": "out", "kto_tag": "ok"}}, {"ask": "q", "out": "a", "ok": True}),
+    (
+        {"formatting": "sharegpt", "columns": {"messages": "completion", "kto_tag": "ok"}},
+        {"completion": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "ok": True},
+    ),
+]
+
+
+@pytest.mark.parametrize(("entry", "row"), RATED)
+def test_tagged_rows_are_ratings(entry, row, registry):
+    source = named("x", registry({"x": {"file_name": "a.json"} | entry}, a_json=[row]))
+    [rating] = read(source, (Rating,))
+    assert ([message.content for message in rating.messages], rating.good) == (["q", "a"], True)
+
+
 def test_a_misspelt_key_is_said_once(registry, caplog):
     folder = registry({"x": {"file_nam": "a.json", "file_name": "a.json", "columns": {"promt": "q"}}}, a_json=ROWS)
     for _ in range(2):
@@ -309,6 +363,7 @@ def test_each_entry_of_the_catalogue_can_be_made():
     for name, entry in catalogue().items():
         assert bool(entry.result) == (entry.process != "none" or not (entry.hub or entry.shipped)), name
         assert len(entry.remotes) <= 1 or entry.process in ("merge", "sharegpt"), name
+        assert entry.shape in formats, name
         assert entry.licence, name
         assert entry.page, name
 

@@ -115,7 +115,8 @@ class Set:
         """Every file of the set that is not here; (what they are, how many came)."""
         if self.entry.gated and not get_token():
             raise SetupError(
-                f"{self.name}: for those who accepted its terms only; {how_to_fetch(self.name, self.entry)}"
+                f"{self.name}: open to those who accept its terms; do so at {self.entry.page}, "
+                "then set HF_TOKEN to a token of your account (or `hf auth login`)"
             )
         files, count = {}, 0
         for file, (remote, url) in self.remotes().items():

@@ -4,6 +4,7 @@ from typing import Any
 
 from danlu.data.formats._chat import begun, chat_of, facts_of, listed_in, message_of
 from danlu.data.formats._replies import preferred
+from danlu.data.formats.alpaca import prompt_of as instruction_of
 from danlu.data.formats.base import Format, Unreadable, answer, system_of, text_of
 from danlu.data.formats.prompt_completion import prompt_of
 from danlu.samples import Message, PreferencePair
@@ -15,7 +16,8 @@ class ChosenRejected(Format):
     gives = PreferencePair
     shape = (
         "{prompt, chosen, rejected} or {prompt, selected, rejected}: texts or lists of messages; "
-        "{conversations, chosen, rejected}; {chosen, rejected}: whole chats"
+        "{instruction, input?, history?, chosen, rejected}; {conversations, chosen, rejected}; "
+        "{chosen, rejected}: whole chats"
     )
 
     @classmethod
@@ -47,7 +49,9 @@ def asked_in(row: dict[str, Any]) -> list[Message]:
     """The chat before the replies."""
     if row.get("prompt") is not None:
         return prompt_of(row)
+    if row.get("instruction") is not None:
+        return instruction_of(row, "\n")
     listed = listed_in(row)
     if listed is None:
-        raise Unreadable("no 'prompt' or 'conversations'")
+        raise Unreadable("no 'prompt', 'instruction' or 'conversations'")
     return chat_of(listed)

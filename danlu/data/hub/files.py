@@ -63,7 +63,7 @@ def listing(wanted: HubSet) -> Listing:
 
 
 def revisions(wanted: HubSet) -> list[str]:
-    """Where rows are looked for: where people say, or on the main branch and then among what the hub made of scripts."""
+    """Where rows are looked for: where people say, or on the main branch, then among what the hub made of scripts."""
     return [wanted.revision] if wanted.revision else ["main"] if wanted.inside else ["main", CONVERTED]
 
 
