@@ -81,7 +81,7 @@ def test_a_row_becomes_the_pair_that_was_meant(name, row, prompt):
         ("alpaca_ranked", {"instruction": "q", "output": ["a", " "]}, "an empty reply"),
         ("alpaca_ranked", {"instruction": "q", "output": ["same", "same", "other"]}, "both replies are the same"),
         ("chosen_rejected", {"prompt": "q", "chosen": "a", "rejected": None}, "no 'rejected'"),
-        ("chosen_rejected", {"prompt": None, "chosen": "a", "rejected": "b"}, "no 'prompt', 'instruction' or 'conversations'"),
+        ("chosen_rejected", {"prompt": None, "chosen": "a", "rejected": "b"}, "'instruction' or 'conversations'"),
         ("chosen_rejected", {"prompt": "q", "chosen": 3, "rejected": "b"}, "'chosen' is int, not text"),
         ("chosen_rejected", {"prompt": "q", "chosen": [ASKED], "rejected": [ASKED, SAID_BAD]}, "not the assistant's"),
         ("hh_rlhf", {"prompt": "\n\nHuman: q", "chosen": "a", "rejected": "b"}, "does not end with Assistant:"),
