@@ -42,7 +42,7 @@ def source_of(name: str, registry: str | None = None) -> dict[str, Any]:
         return settings_of_entry(name, catalogue()[name], Path(FOLDER))
     known = [*entries, *(catalogue() if registry is None else ())]
     hint = did_you_mean(name, known) or f"; known: {', '.join(known) or 'none'}"
-    raise DataError(f"Undefined dataset {name} in {file or FILE}{hint}; `danlu data list` prints them")
+    raise DataError(f"Undefined dataset {name} in {file or FILE}{hint} (`danlu data list` prints all)")
 
 
 def looked_up(given: dict[str, Any]) -> dict[str, Any]:

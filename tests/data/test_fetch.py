@@ -214,7 +214,7 @@ def test_a_refusal_is_said_once(status, kind, words, hub, get):
 
 def test_without_a_network_it_is_said_at_once(get, hub):
     before = time.monotonic()
-    with pytest.raises(SetupError, match="cannot be reached"):
+    with pytest.raises(SetupError, match=r"cannot be reached .* put it at .*file\.bin"):
         get("http://127.0.0.1:9/a")
     with pytest.raises(SetupError, match="cannot be reached"):
         get("http://no-such-host.invalid/a")
@@ -513,6 +513,25 @@ def test_making_a_result_that_breaks_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match=r"a\.jsonl:3"):
         make("merge", [tmp_path / "a.jsonl"], tmp_path / "made.json")
     assert left(tmp_path) == ["a.jsonl"]
+
+
+def test_a_result_whose_making_was_killed_is_made_again(hub, told, monkeypatch):
+    hub.put("databricks/databricks-dolly-15k", "databricks-dolly-15k.jsonl", lines(ROWS))
+
+    def killed(process, files, to):
+        (to.parent / f".{to.name}.tmp-12345678").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sets, "make", killed)
+    with pytest.raises(KeyboardInterrupt):
+        told("dolly")
+    assert not Path("data/dolly.jsonl").exists()
+    monkeypatch.setattr(sets, "make", make)
+    asked = len(hub.asked)
+    told("dolly")
+    assert Path("data/dolly.jsonl").read_bytes() == lines(ROWS)
+    assert left(Path("data")) == [".fetched.json", "databricks-dolly-15k.jsonl", "dolly.jsonl"]
+    assert len(hub.asked) == asked
 
 
 def test_half_a_character_is_left_out_and_counted(tmp_path, caplog):

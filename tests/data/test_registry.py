@@ -315,6 +315,14 @@ def test_a_folder_that_datasets_saved_gives_the_same_rows(tmp_path, caplog):
     assert rows_of(Source(path=str(jsonl))) == ROWS
 
 
+def test_twins_and_a_saved_folder_give_the_same_ids(tmp_path, loaded):
+    datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved")
+    (tmp_path / "a.json").write_text(json.dumps(ROWS))
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    made = [loaded(sources=str(tmp_path / name)).sets[0] for name in ("saved", "a.json", "a.jsonl")]
+    assert made[0].ids.tolist() == made[1].ids.tolist() == made[2].ids.tolist()
+
+
 def test_a_saved_folder_that_lost_a_file_or_its_end_says_so(tmp_path):
     datasets.Dataset.from_list(ROWS * 100).save_to_disk(tmp_path / "one")
     [file] = (tmp_path / "one").glob("*.arrow")

@@ -96,7 +96,11 @@ class Download:
     def kept(self) -> str:
         """What becomes of the bytes that have arrived."""
         here = self.here()
-        return f"{here:,} bytes are kept, and the next try goes on from there" if here else "try again later"
+        return (
+            f"{here:,} bytes are kept, and the next try goes on from there"
+            if here
+            else f"try later, or put it at {self.to}"
+        )
 
     def disk(self, error: OSError) -> Exception:
         """What a full disk means for people."""
