@@ -122,3 +122,39 @@ def fetch(
     from danlu.runs.fetch import fetch as fetch_sets
 
     fetch_sets(names, to)
+
+
+@data.command()
+def prepare(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings as key=value")] = None,
+    executor: Annotated[
+        Literal["local", "slurm", "ray"] | None,
+        typer.Option(help="share the files out to datatrove tasks of this kind"),
+    ] = None,
+    tasks: Annotated[int, typer.Option(help="how many shares")] = 1,
+    options: Annotated[
+        list[str] | None, typer.Option("--option", "-o", help="a setting of the executor, such as -o partition=cpu")
+    ] = None,
+) -> None:
+    """Tokenise a recipe's data ahead of training, here or on many machines; no model's weights are loaded."""
+    from danlu.core.errors import UserError
+    from danlu.runs.prepare import Plan
+    from danlu.runs.prepare import prepare as fill_cache
+    from danlu.runs.recipe import load_recipe
+
+    run = load_recipe(recipe, overrides or [])
+    settings = {
+        key: int(value) if value.isdigit() else value for key, _, value in (o.partition("=") for o in options or [])
+    }
+    if executor is None and (settings or tasks != 1):
+        raise UserError("--tasks and --option are for an executor; add --executor local, slurm or ray")
+    if executor is not None:
+        from danlu.runs.cluster import share_out
+
+        plan = Plan.of(run)
+        if plan.sources and not share_out(plan, executor, tasks, settings):
+            typer.echo(f"queued; when the jobs have ended, `danlu train` finds the tokens in {plan.cache}")
+            return
+    for line in fill_cache(run).lines():
+        typer.echo(line)

@@ -85,12 +85,13 @@ class Source(Config):
         """Its name."""
         return self.name or self.dataset or stem_of(self.files[0])
 
-    def rows(self, start: int = 0) -> Iterator[tuple[Place, Any]]:
-        """Every row after the first `start`, with its place; a `Damaged` stands where rows were lost."""
+    def rows(self, start: int = 0, files: range | None = None) -> Iterator[tuple[Place, Any]]:
+        """Every row after the first `start` of all files, or of some; a `Damaged` stands where rows were lost."""
+        files = range(len(self.files)) if files is None else files
         left = None if self.max_rows is None else max(0, self.max_rows - start)
-        every = read_files(self.files, start, unit=self.unit, on_damage=self.on_damage)
+        every = read_files(self.files[files.start : files.stop], start, unit=self.unit, on_damage=self.on_damage)
         for at, number, row in islice(every, left):
-            yield (at, number), renamed(row, self.columns) if self.columns else row
+            yield (files.start + at, number), renamed(row, self.columns) if self.columns else row
 
     def where(self, place: Place) -> str:
         """file:row, for people."""

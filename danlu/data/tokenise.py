@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +21,10 @@ from danlu.data.cache import TokenSet, write_tokens
 from danlu.data.chunks import Work
 from danlu.data.config import DataConfig
 from danlu.data.contents import content_of
+from danlu.data.files.url import File
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
+from danlu.data.prepared import FOLDER, chunks_of, part_of, whole_of
 from danlu.data.progress import watched
 from danlu.data.recognise import format_of
 from danlu.data.report import DataReport, SourceReport
@@ -50,7 +54,7 @@ class TokenMaker:
         """A source's token set: from the cache, or made now by this process or by the one that is at it."""
         format = format_of(source, self.learns_from)
         key = self.key(source, format)
-        place = self.cache / "tokens" / key
+        place = self.place(key)
         folder = place / "rows"
         if not folder.is_dir():
             with Lock(place / "lock", wait=True, purpose=f"the tokens of {name}"):
@@ -81,25 +85,52 @@ class TokenMaker:
             "length": [*length, self.seed] if config.too_long == "sample" and not together else length,
         }
 
+    def contents(self, files: Iterable[File]) -> list[str]:
+        """SHA-256 of each file."""
+        return [content_of(file, self.cache / "files", trust_times=self.config.trust_times) for file in files]
+
     def key(self, source: Source, format: Format) -> str:
         """SHA-256 of everything that decides the ids."""
-        trust = self.config.trust_times
         made_of = self.common_key | {
-            "files": [content_of(file, self.cache / "files", trust_times=trust) for file in source.files],
+            "files": self.contents(source.files),
             "source": source.model_dump(mode="json", include={"max_rows", "system", "columns", "unit", "on_damage"}),
             "format": [formats.name_of(format), format.model_dump(mode="json")],
         }
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
-    def build(self, folder: Path, source: Source, name: str, format: Format, key: str) -> None:
-        """Tokenise every row into a folder that appears when it is whole."""
+    def place(self, key: str) -> Path:
+        """Where the tokens of a key are kept."""
+        return self.cache / "tokens" / key
+
+    def work(self, source: Source, format: Format) -> Work:
+        """Everything that turns rows of a source into ids."""
         config = self.config
-        together = config.documents == "together"
-        most = sys.maxsize if together else config.max_length
-        work = Work(source, format, self.tokenizer, self.template, most, config.too_long, seed=self.seed)
+        most = sys.maxsize if config.documents == "together" else config.max_length
+        return Work(source, format, self.tokenizer, self.template, most, config.too_long, seed=self.seed)
+
+    def build(self, folder: Path, source: Source, name: str, format: Format, key: str) -> None:
+        """Every row's ids, in a folder that appears when it is whole: from parts that were made apart, or made now."""
+        config = self.config
+        parts = whole_of(folder.parent, len(source.files))
+        work = self.work(source, format)
         workers = min(num_cores(), MOST) if config.workers == "auto" else config.workers
-        report = SourceReport(format=formats.name_of(format), files=[str(file) for file in source.files])
-        chunks = over(work, in_chunks(source.rows(), CHUNK_ROWS), workers)
+        chunks = chunks_of(parts) if parts else over(work, in_chunks(source.rows(), CHUNK_ROWS), workers)
         chunks = watched(chunks, name)
+        chunks = joined(chunks, config.pack_tokens) if config.documents == "together" else chunks
         with folder_at_once(folder) as aside:
-            write_tokens(aside, joined(chunks, config.pack_tokens) if together else chunks, key, work.id_type, report)
+            write_tokens(aside, chunks, key, work.id_type, self.first_report(source, format))
+        shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)
+
+    def build_part(self, source: Source, format: Format, key: str, files: range) -> Path:
+        """The ids of some of a source's files, unless they are there already; made by this process alone."""
+        folder = part_of(self.place(key), files)
+        if not folder.is_dir():
+            work = self.work(source, format)
+            chunks = over(work, in_chunks(source.rows(files=files), CHUNK_ROWS), workers=1)
+            with folder_at_once(folder) as aside:
+                write_tokens(aside, chunks, key, work.id_type, self.first_report(source, format))
+        return folder
+
+    def first_report(self, source: Source, format: Format) -> SourceReport:
+        """A report that counts nothing yet."""
+        return SourceReport(format=formats.name_of(format), files=[str(file) for file in source.files])
