@@ -13,6 +13,7 @@ from danlu.data.mixtures import mixtures
 from danlu.data.mixtures.base import Mixture
 from danlu.data.mixtures.concat import Concat
 from danlu.data.sources import Sources
+from danlu.data.stream.config import MaybeStreaming
 from danlu.tokens.templates import templates
 from danlu.tokens.templates.base import Template
 
@@ -42,6 +43,8 @@ class DataConfig(Config):
     """tokens that are run at once: memory, not the result, depends on it"""
     mixture: Annotated[Mixture, mixtures] = Concat()
     """how several sources become one stream of rows: all of them, by shares, in turn, or by a policy file"""
+    streaming: MaybeStreaming = None
+    """read, tokenise and pack on the way, for data larger than memory or disk; true, or settings; wants engine.steps"""
     shuffle: bool = True
     """a new order each epoch, or the order of the files"""
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"

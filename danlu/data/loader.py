@@ -80,7 +80,7 @@ class Loader:
             packs = [self.rows.pack(pack) for pack in plan.packs]
             tally.add(packs)
             self._cursor = self._cursor_of(plan, tally)
-            yield Step(packs, plan.num_rows / len(self.rows), self._cursor, tally.facts(self.num_held))
+            yield Step(packs, plan.num_rows / len(self.rows), self._cursor, tally.facts(tally.epochs(self.num_held)))
 
     def restore(self, cursor: dict[str, Any]) -> None:
         """Go on after the step that had this cursor; nothing before it is read again."""
@@ -90,6 +90,10 @@ class Loader:
                 "restore the files, or start a new run from its weights"
             )
         self._cursor = cursor
+
+    def joined(self, cursors: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """One cursor from those of all ranks, which are the same here."""
+        return cursors[0]
 
     def realised(self, cursor: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
         """What each source has given until a cursor, its shares and epochs, for the report."""

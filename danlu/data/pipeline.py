@@ -12,11 +12,13 @@ from danlu.data.batch import Batch
 from danlu.data.cache import TokenSet
 from danlu.data.config import DataConfig
 from danlu.data.loader import Loader
+from danlu.data.mixture import Held
 from danlu.data.order import held_out_rows
 from danlu.data.packing import Pack
 from danlu.data.report import DataReport
 from danlu.data.rows import Rows
 from danlu.data.sources import labels
+from danlu.data.stream.data import StreamedData, streamed
 from danlu.data.tokenise import TokenMaker
 from danlu.samples import Sample
 from danlu.tokens.templates.base import Template
@@ -63,8 +65,25 @@ class Data:
         held |= {one.name: len(one) for one in self.held_out_sets}
         return DataReport({one.name: one.report for one in [*self.sets, *self.held_out_sets]}, held)
 
-    def loader(self, *, epochs: float | None = None, batch: Batch | None = None) -> Loader:
-        """The stream of steps; without `epochs` it has no end."""
+    @property
+    def held(self) -> list[Held]:
+        """What each source holds to train on, for a mixture."""
+        return self.train.held
+
+    @property
+    def tokens_per_step(self) -> int:
+        """About how many tokens one step sees."""
+        return self.config.batch.tokens or int((self.config.batch.rows or 0) * self.train.lengths.mean())
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """What decides the tokens, by source."""
+        return {one.name: one.key for one in [*self.sets, *self.held_out_sets]}
+
+    def loader(
+        self, *, epochs: float | None = None, batch: Batch | None = None, rank: int = 0, ranks: int = 1
+    ) -> Loader:
+        """The stream of steps, the same for every rank; without `epochs` it has no end."""
         config = self.config
         return Loader(
             self.train,
@@ -77,20 +96,36 @@ class Data:
         )
 
 
+def open_data(
+    config: DataConfig, tokenizer: PreTrainedTokenizerFast, learns_from: tuple[type[Sample], ...], *, seed: int
+) -> Data | StreamedData:
+    """What a run trains on: tokenised before it, or streamed while it trains."""
+    if config.streaming is None:
+        return load_data(config, tokenizer, learns_from, seed=seed)
+    maker, names = prepared(config, tokenizer, learns_from, seed)
+    return streamed(config, maker, names, seed)
+
+
 def load_data(
     config: DataConfig, tokenizer: PreTrainedTokenizerFast, learns_from: tuple[type[Sample], ...], *, seed: int
 ) -> Data:
     """Every source, tokenised."""
-    if not config.sources:
-        raise DataError("data.sources is empty; give it a file")
-    template = template_for(config, tokenizer)
-    maker = TokenMaker(tokenizer, template, learns_from, config, seed)
+    maker, names = prepared(config, tokenizer, learns_from, seed)
     every = [*config.sources, *config.held_out_sources]
-    names = labels(every)
-    config.mixture.check(names[: len(config.sources)])
     sets = [maker.tokens(source, name) for source, name in zip(every, names, strict=True)]
     split = len(config.sources)
-    return Data(config, template, sets[:split], seed, sets[split:])
+    return Data(config, maker.template, sets[:split], seed, sets[split:])
+
+
+def prepared(
+    config: DataConfig, tokenizer: PreTrainedTokenizerFast, learns_from: tuple[type[Sample], ...], seed: int
+) -> tuple[TokenMaker, list[str]]:
+    """What makes the tokens of all sources, and their names."""
+    if not config.sources:
+        raise DataError("data.sources is empty; give it a file")
+    names = labels([*config.sources, *config.held_out_sources])
+    config.mixture.check(names[: len(config.sources)])
+    return TokenMaker(tokenizer, template_for(config, tokenizer), learns_from, config, seed), names
 
 
 def template_for(config: DataConfig, tokenizer: PreTrainedTokenizerFast) -> Template:

@@ -34,6 +34,13 @@ class Tally:
                 one.trained_tokens += upto - before
                 before = upto
 
+    def merge(self, other: "Tally") -> None:
+        """Add what was counted elsewhere."""
+        for name, one in other.sources.items():
+            mine = self.sources.setdefault(name, Given())
+            for key in Given.__slots__:
+                setattr(mine, key, getattr(mine, key) + getattr(one, key))
+
     def state(self) -> dict[str, list[int]]:
         """As JSON, to go on from."""
         return {name: [one.rows, one.tokens, one.trained_tokens] for name, one in self.sources.items()}
@@ -43,13 +50,17 @@ class Tally:
         """Read back what `state` wrote."""
         return cls({name: Given(*counts) for name, counts in state.items()})
 
-    def facts(self, held: Mapping[str, float]) -> dict[str, float]:
-        """Each source's share of the tokens and its epochs, where there are several. `held`: rows of each."""
-        if len(held) < 2:
+    def facts(self, epochs: Mapping[str, float]) -> dict[str, float]:
+        """Each source's share of the tokens and its epochs, where there are several."""
+        if len(epochs) < 2:
             return {}
         total = sum(one.tokens for one in self.sources.values()) or 1
         shares = {f"share/{name}": one.tokens / total for name, one in sorted(self.sources.items())}
-        return shares | {f"epochs/{name}": one.rows / held[name] for name, one in sorted(self.sources.items())}
+        return shares | {f"epochs/{name}": epochs[name] for name in sorted(self.sources)}
+
+    def epochs(self, held: Mapping[str, float]) -> dict[str, float]:
+        """How often each source's rows came. `held`: rows of each."""
+        return {name: self.sources.get(name, Given()).rows / max(1, rows) for name, rows in held.items()}
 
     def realised(self, held: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         """For the report: what each source gave, its shares of the whole, and how often its rows came."""

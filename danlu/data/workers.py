@@ -33,14 +33,14 @@ def in_chunks(rows: Iterable[C], size: int) -> Iterator[list[C]]:
         yield chunk
 
 
-def over(work: Callable[[C], R], chunks: Iterable[C], workers: int) -> Iterator[R]:
+def over(work: Callable[[C], R], chunks: Iterable[C], workers: int, waiting: int = WAITING) -> Iterator[R]:
     """`work` of every chunk, in order; a single chunk or worker needs no second process."""
     chunks = iter(chunks)
     first = list(islice(chunks, 2))
     if workers < 2 or len(first) < 2 or "fork" not in multiprocessing.get_all_start_methods():
         yield from map(work, chain(first, chunks))
         return
-    yield from _forked(work, chain(first, chunks), workers)
+    yield from _forked(work, chain(first, chunks), workers, waiting)
 
 
 _work: Callable[[Any], Any]
@@ -77,7 +77,7 @@ def _do(chunk: Any) -> Any:
     return _work(chunk)
 
 
-def _forked(work: Callable[[C], R], chunks: Iterator[C], workers: int) -> Iterator[R]:
+def _forked(work: Callable[[C], R], chunks: Iterator[C], workers: int, most: int) -> Iterator[R]:
     # A fork shares the tokenizer and every import that the parent has: a spawned worker needs 5 s to get as far.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (work,))
     waiting: deque[Future[R]] = deque()
@@ -85,7 +85,7 @@ def _forked(work: Callable[[C], R], chunks: Iterator[C], workers: int) -> Iterat
         for chunk in chunks:
             with _one_thread_each():  # the first of these starts the workers
                 waiting.append(pool.submit(_do, chunk))
-            if len(waiting) >= WAITING * workers:
+            if len(waiting) >= most * workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from danlu.core.devices import compute_dtype
@@ -15,6 +18,8 @@ from danlu.models.adapters.base import Adapter
 from danlu.models.load import ModelConfig, build_model
 from danlu.models.policy import Policy
 from danlu.objectives.base import Loss
+
+T = TypeVar("T")
 
 WORTH_COMPILING = 400_000
 """tokens from which compiling a 135M model on two cores (about 60 s) wins back its time"""
@@ -67,12 +72,18 @@ class Engine:
                 sums = metrics.setdefault(name, [0.0, 0.0])
                 sums[0] += float(total)
                 sums[1] += count
+        names = dict.fromkeys(chain(*self.gather(list(metrics))))  # a source may be in another rank's packs only
+        metrics = {name: metrics.get(name, [0.0, 0.0]) for name in names}
         sums = [
             [float(sum(float(loss.total) for loss in losses)), sum(loss.count for loss in losses)],
             *metrics.values(),
         ]
         (total, count), *means = self.sum_over_ranks(sums)
         return total, count, {name: a / b for name, (a, b) in zip(metrics, means, strict=True) if b}
+
+    def gather(self, value: T) -> list[T]:
+        """What every rank has, in their order."""
+        return [value] if self.num_ranks == 1 else gather_object([value])  # type: ignore[return-value]
 
     def sum_over_ranks(self, values: list[list[float]]) -> list[list[float]]:
         """Plain numbers, summed over all ranks in float64."""

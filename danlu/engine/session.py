@@ -11,6 +11,7 @@ from danlu.core.devices import peak_flops
 from danlu.core.errors import Diverged
 from danlu.data.loader import Loader, Step
 from danlu.data.packing import Pack
+from danlu.data.stream.loader import Stream
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.engine import Engine
 from danlu.engine.hooks.base import Listener
@@ -35,7 +36,7 @@ class Session:
     engine: Engine
     objective: Objective
     training: Training
-    loader: Loader
+    loader: Loader | Stream
     held_out: dict[str, list[Pack]]
     checkpoints: Checkpoints
     write_weights: Callable[[Path], None]
@@ -72,6 +73,7 @@ class Session:
         best = progress.best_step == progress.step and self.engine.config.evaluate.keep_best
         if before == (progress.step, best):
             return
+        progress.cursor = progress.cursor and self.loader.joined(self.engine.gather(progress.cursor))
         path = self.training.save(self.checkpoints, self.write_weights, best=best)
         if path is None:
             listener.on_alert(progress.step, "this checkpoint could not be saved; training goes on")

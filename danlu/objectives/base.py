@@ -1,13 +1,13 @@
 """What every objective answers; the loop asks nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from torch import Tensor
 
 from danlu.core.parts import Part
-from danlu.data.loader import Loader, Step
+from danlu.data.loader import Step
 from danlu.data.packing import Pack
 from danlu.models.policy import Policy
 from danlu.samples import Sample
@@ -45,7 +45,7 @@ class Objective(Part):
         """The models this objective needs; the engine builds, places and shards them."""
         return {"policy": build.policy()}
 
-    def steps(self, models: Models, loader: Loader) -> Iterator[Step]:
+    def steps(self, models: Models, loader: Iterable[Step]) -> Iterator[Step]:
         """Which packs make one optimiser step."""
         yield from loader
 

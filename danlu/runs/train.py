@@ -18,7 +18,8 @@ from danlu.core.devices import device_name
 from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
-from danlu.data.pipeline import Data, load_data
+from danlu.data.pipeline import Data, open_data
+from danlu.data.stream.data import StreamedData
 from danlu.data.tally import lines
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.checkpoint_folder import Checkpoint
@@ -49,7 +50,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
         with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume):
             engine = Engine(run.engine)
             tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
-            data = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
+            data = open_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
             write_json(folder.data_report, data.report.to_dict())
             run.data.limits.check(data.report)
             models = run.objective.models(engine.builder(run.model, run.adapter))
@@ -87,17 +88,18 @@ def nothing_begun(folder: RunFolder, resume: bool) -> Iterator[None]:
         raise
 
 
-def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models: Models) -> Session:
+def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | StreamedData, models: Models) -> Session:
     """Everything that the loop works on, at its first step."""
-    loader = data.loader(epochs=None if run.engine.steps else run.engine.epochs)
+    epochs = None if run.engine.steps else run.engine.epochs
+    loader = data.loader(epochs=epochs, rank=engine.rank, ranks=engine.num_ranks)
     num_steps = min(count for count in (run.engine.steps, loader.num_steps) if count is not None)
-    for line in run.data.mixture.told(data.train.held):
+    for line in run.data.mixture.told(data.held):
         log.info("%s", line)
     policy = models["policy"]
     log.info(trainable_report(policy.model))
     training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
-    engine.prepare(policy, num_steps * tokens_per_step(data))
-    fixed = run.must_not_change() | {"tokens_sha256": {one.name: one.key for one in [*data.sets, *data.held_out_sets]}}
+    engine.prepare(policy, num_steps * data.tokens_per_step)
+    fixed = run.must_not_change() | {"tokens_sha256": data.keys}
     checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, world_size=engine.num_ranks)
     checkpoints.sweep()
     weights = partial(write_weights, run, training)
@@ -107,7 +109,7 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data, models
     )
 
 
-def report_mixture(folder: RunFolder, session: Session, data: Data) -> None:
+def report_mixture(folder: RunFolder, session: Session, data: Data | StreamedData) -> None:
     """What each source has given in the end, beside what it holds."""
     realised = session.loader.realised(session.training.progress.cursor)
     write_json(folder.data_report, data.report.to_dict() | {"realised": realised})
@@ -157,12 +159,6 @@ def lr_scales(run: TrainRun, models: Models) -> dict[str, float]:
     return {f"policy.model.{name}": scale for name, scale in run.adapter.lr_scales(names).items()}
 
 
-def tokens_per_step(data: Data) -> int:
-    """About how many tokens one step sees."""
-    batch = data.config.batch
-    return batch.tokens or int((batch.rows or 0) * data.train.lengths.mean())
-
-
 def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
     """What was learned so far, as plain transformers or peft reads it."""
     prefix = "policy.model."
@@ -171,7 +167,7 @@ def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
 
 
 def save_artifact(
-    run: TrainRun, folder: RunFolder, session: Session, tokenizer: PreTrainedTokenizerFast, data: Data
+    run: TrainRun, folder: RunFolder, session: Session, tokenizer: PreTrainedTokenizerFast, data: Data | StreamedData
 ) -> Path:
     """The trained model, or the best one if the recipe asks for it, with its tokenizer and template."""
     best = session.checkpoints.pointer("best")

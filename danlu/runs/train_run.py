@@ -1,10 +1,13 @@
 """The recipe of a training run, and which of its settings a resumed run must keep."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
+
+from pydantic import model_validator
 
 from danlu.core.parts import Config
 from danlu.data.config import DataConfig
+from danlu.data.stream.data import NO_STEPS
 from danlu.engine.config import EngineConfig
 from danlu.engine.hooks import base as listening
 from danlu.engine.hooks.console import Console
@@ -38,6 +41,12 @@ class TrainRun(Config):
     allow_code: bool = False
     """parts from outside danlu may be named; their code runs on this machine"""
 
+    @model_validator(mode="after")
+    def _streams_have_no_epochs(self) -> Self:
+        if self.data.streaming is not None and self.engine.steps is None:
+            raise ValueError(NO_STEPS)
+        return self
+
     def must_not_change(self) -> dict[str, Any]:
         """What decides the numbers. Workers, memory, speed and reporting may differ in a resumed run."""
         tree = self.model_dump(mode="json")
@@ -47,4 +56,6 @@ class TrainRun(Config):
             del tree["engine"][key]
         for key in ("workers", "cache", "trust_times", "limits", *(["pack_tokens"] if self.data.batch.rows else [])):
             del tree["data"][key]
+        if tree["data"]["streaming"]:
+            del tree["data"]["streaming"]["prefetch"]
         return tree

@@ -1,5 +1,6 @@
 """What every mixture does: from what the sources hold to how much each gives."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from pydantic import PositiveFloat
@@ -21,6 +22,10 @@ class Mixture(Part):
     def blend(self, sources: Sequence[Held], epochs: float | None) -> Blend | None:
         """The shares and how much each source gives; None where all rows are one order. `epochs` None: without end."""
         raise NotImplementedError
+
+    def caps(self, names: Sequence[str]) -> list[float]:
+        """The most epochs of each source."""
+        return [math.inf] * len(names)
 
     def told(self, sources: Sequence[Held]) -> Iterator[str]:
         """What a person should know before training, a line each."""

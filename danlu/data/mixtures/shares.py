@@ -35,9 +35,10 @@ class Shares(Mixture):
             by_name(dict.fromkeys(names, 1.0) | self.max_epochs, names, "data.mixture.max_epochs")
 
     def blend(self, sources: Sequence[Held], epochs: float | None) -> Blend:
-        amounts = [one.amount(self.by) for one in sources]
-        total = math.inf if epochs is None else epochs * sum(amounts)
-        return Blend.of(self.by, self.weights(sources), total, self.most(sources))
+        total = math.inf if epochs is None else epochs * sum(one.amount(self.by) for one in sources)
+        caps = zip(self.caps([one.name for one in sources]), sources, strict=True)
+        most = [math.inf if math.isinf(cap) else cap * one.amount(self.by) for cap, one in caps]
+        return Blend.of(self.by, self.weights(sources), total, most)
 
     def weights(self, sources: Sequence[Held]) -> list[float]:
         """Shares as given, or from sizes."""
@@ -45,8 +46,6 @@ class Shares(Mixture):
             return by_name(self.shares, [one.name for one in sources], "data.mixture.shares")
         return [one.amount(self.by) ** (1 / (self.temperature or 1.0)) for one in sources]
 
-    def most(self, sources: Sequence[Held]) -> list[float]:
-        """How much each source may give."""
+    def caps(self, names: Sequence[str]) -> list[float]:
         caps = self.max_epochs
-        each = [caps.get(one.name, math.inf) if isinstance(caps, dict) else caps or math.inf for one in sources]
-        return [cap * one.amount(self.by) for cap, one in zip(each, sources, strict=True)]
+        return [caps.get(name, math.inf) if isinstance(caps, dict) else caps or math.inf for name in names]

@@ -1,0 +1,1 @@
+"""Streaming: rows are read, tokenised and packed on the way, for corpora larger than memory or disk."""
