@@ -117,7 +117,7 @@ def report_mixture(folder: RunFolder, session: Session, data: Data | StreamedDat
         log.info("%s", "\n".join(lines(realised)))
 
 
-def baseline(run: TrainRun, engine: Engine, data: Data) -> Baseline:
+def baseline(run: TrainRun, engine: Engine, data: Data | StreamedData) -> Baseline:
     """The loss that this model has before it learns from this data. Its files are known by their size and time."""
     folders = [resolve(path) for path in (run.model.path, *run.model.adapters)]
     folders += [base_of(folder) for folder in folders if (folder / ADAPTER).is_file()]
@@ -126,7 +126,7 @@ def baseline(run: TrainRun, engine: Engine, data: Data) -> Baseline:
     made_of = {
         "settings": settings | {"seed": run.engine.seed, "held_out": data.config.held_out},
         "files": [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files],
-        "tokens": [(one.name, one.key) for one in [*data.sets, *data.held_out_sets]],
+        "tokens": list(data.keys.items()),
         "numbers": [data.config.pack_tokens, str(engine.dtype), device_name(engine.device)],
         "versions": [danlu.__version__, torch.__version__, transformers.__version__],
     }

@@ -87,7 +87,7 @@ class StreamedData:
                 "lanes": self.num_lanes,
             }
             keys[name] = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-        return keys | {one.name: one.key for one in self.held_out_sets if one.name not in keys}
+        return keys | {f"{one.name}, held out": one.key for one in self.held_out_sets}
 
     def format(self, source: Source):
         """How a source's rows are read."""
