@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from danlu.engine.checkpoint import Checkpoints
@@ -72,6 +73,7 @@ class SmallRun:
         """Begin, or go on; to the end."""
         if not self.rows.exists():
             write_rows(self.rows)
+        rmtree(self.home / "cache/held_out", ignore_errors=True)  # every run measures before its first step
         changed = SmallRun(self.home, (*self.settings, *more))
         start(
             "sft_lora",
