@@ -9,7 +9,6 @@ from glob import escape
 from itertools import chain, islice
 from pathlib import Path
 from shutil import rmtree
-from typing import Any
 
 import zstandard
 
@@ -86,30 +85,44 @@ def row_lines(file: File, unit: Unit = "line") -> Iterator[bytes]:
             raise DataError(f"{file}:{number}: holds what JSON cannot say ({error})") from error
 
 
+class Packer:
+    """zstd for shards of any size; a shard's bytes do not depend on how many threads there are."""
+
+    def __init__(self, threads: int) -> None:
+        self.small = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True)
+        self.large = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=max(1, threads))
+
+    def packed(self, rows: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+        """(rows, packed bytes), a batch at a time."""
+        frame = None
+        for batch in batches(rows):
+            text = b"\n".join([*batch, b""])
+            # to start threads for a shard of 40 kB takes four times as long as to pack it
+            frame = frame or (self.small if len(text) < BATCH_BYTES else self.large).compressobj()
+            yield len(batch), frame.compress(text)
+        if frame:
+            yield 0, frame.flush()
+
+
 def each_shard(rows: Iterable[bytes], folder: Path, shard_size: int, threads: int) -> Iterator[Shard]:
     """Write `shard_size` rows to each file."""
-    # the same number of jobs for any number of threads: a shard's bytes do not depend on the machine
-    packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True, threads=max(1, threads))
+    packer = Packer(threads)
     rows, first = iter(rows), 1
     for number, row in enumerate(rows, 1):
         here = chain([row], islice(rows, shard_size - 1))
-        shard = write_shard(folder / f"part-{number}.jsonl.zst", here, first, packer.compressobj())
+        shard = write_shard(folder / f"part-{number}.jsonl.zst", packer.packed(here), first)
         first += shard.rows
         yield shard
 
 
-def write_shard(path: Path, rows: Iterable[bytes], first_row: int, packer: Any) -> Shard:
+def write_shard(path: Path, packed: Iterable[tuple[int, bytes]], first_row: int) -> Shard:
     """One file of rows, and what is known of it."""
     digest, size, count = hashlib.sha256(), 0, 0
     with open(path, "wb") as file:
-        for batch in batches(rows):
-            count += len(batch)
-            packed = packer.compress(b"\n".join([*batch, b""]))
-            digest.update(packed)
-            size += file.write(packed)
-        packed = packer.flush()
-        digest.update(packed)
-        size += file.write(packed)
+        for rows, part in packed:
+            count += rows
+            digest.update(part)
+            size += file.write(part)
     return Shard(path.name, first_row, count, size, digest.hexdigest())
 
 

@@ -21,7 +21,16 @@ NOT_JSON = "not JSON"
 
 def line_rows(file: File, start: int, answer: Answer) -> Iterator[tuple[int, Any]]:
     """One JSON value a line; empty lines are no rows. The first `start` rows are passed over unread."""
+    read = json.JSONDecoder().raw_decode
     for number, line in rows_of_bytes(file, start):
+        try:  # the way of nearly every row is short: at 3 microseconds a row each call is felt
+            text = line.decode()
+            row, end = read(text)
+            if end == len(text) and "\\u" not in text:
+                yield number, row
+                continue
+        except (ValueError, RecursionError):
+            pass
         try:
             row = parse(decode(line, file, number), f"{file}:{number}")
         except Damage as damage:

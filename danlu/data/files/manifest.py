@@ -7,7 +7,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Manifest:
 
     shards: tuple[Shard, ...]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """Rows of all shards."""
         return sum(shard.rows for shard in self.shards)
@@ -44,9 +44,9 @@ class Manifest:
         """What is said about a file."""
         return self._by_name.get(name)
 
-    @property
+    @cached_property
     def _by_name(self) -> dict[str, Shard]:
-        return self.__dict__.setdefault("_names", {shard.name: shard for shard in self.shards})
+        return {shard.name: shard for shard in self.shards}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
