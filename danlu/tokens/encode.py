@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from danlu.samples import Conversation, Document, Message
 from danlu.tokens.head import head_of
+from danlu.tokens.quick import Quick
 from danlu.tokens.spans import Markers, Written, write_chat, write_document, write_prompt
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import adds_bos, special_id
@@ -61,15 +62,29 @@ class Encoder:
         self.bos = special_id(tokenizer, "bos") if adds_bos(tokenizer) else []
         self.eos = special_id(tokenizer, "eos")
         self.head = head_of(self.scribe, self.backend) if many else None
+        self.quick = Quick.of(self.backend) if many else None
         self.seen: dict[str, list[int]] = {}
 
     def samples(self, samples: Sequence[Conversation | Document]) -> list[Encoded]:
         """Ids and mask of each sample, or the template's reason to refuse it."""
         written = [self.write(sample) for sample in samples]
-        pieces = iter(self.pieces([one for one in written if isinstance(one, Written)]))
+        documents = [isinstance(sample, Document) for sample in samples]
+        quick = self.quick_ones(written, documents)
+        slow = [one for one, done in zip(written, quick, strict=True) if isinstance(one, Written) and done is None]
+        pieces = iter(self.pieces(slow))
         return [
-            refused(one) if isinstance(one, str) else self.join(one, next(pieces), isinstance(sample, Document))
-            for one, sample in zip(written, samples, strict=True)
+            done or (refused(one) if isinstance(one, str) else self.join(one, next(pieces), document))
+            for one, done, document in zip(written, quick, documents, strict=True)
+        ]
+
+    def quick_ones(self, written: list[Written | str], documents: list[bool]) -> list[Encoded | None]:
+        """The samples that can be encoded word by word."""
+        if self.quick is None:
+            return [None] * len(written)
+        found = self.quick.ids_and_masks([one if isinstance(one, Written) else None for one in written])
+        return [
+            self.whole(*some, one, document) if some is not None and isinstance(one, Written) else None
+            for some, one, document in zip(found, written, documents, strict=True)
         ]
 
     def prompt(self, messages: Sequence[Message], facts: dict[str, Any]) -> list[int]:
@@ -147,8 +162,8 @@ class Encoder:
 
     def join(self, written: Written, pieces: list[tuple[int, Encoding]], document: bool) -> Encoded:
         """The pieces of one sample, end to end, and what of them is trained."""
-        ids: list[int] = list(self.bos) if document else []
-        spans: list[tuple[int, int]] = [(0, len(ids))] if document else []
+        ids: list[int] = []
+        spans: list[tuple[int, int]] = []
         for begin, encoding in pieces:
             spans += [
                 (len(ids) + first, len(ids) + last)
@@ -156,12 +171,18 @@ class Encoder:
                 for first, last in tokens_of(encoding, start - begin, end - begin)
             ]
             ids += encoding.ids
-        if document or written.ends_open:
-            spans.append((len(ids), len(ids) + len(self.eos)))
-            ids += self.eos
         trained = np.zeros(len(ids), bool)
         for first, last in spans:
             trained[first:last] = True
+        return self.whole(ids, trained, written, document)
+
+    def whole(self, ids: list[int], trained: np.ndarray, written: Written, document: bool) -> Encoded:
+        """A sample with the bos and eos that belong to it."""
+        before = self.bos if document else []
+        after = self.eos if document or written.ends_open else []
+        if before or after:
+            ids = [*before, *ids, *after]
+            trained = np.concatenate([np.ones(len(before), bool), trained, np.ones(len(after), bool)])
         trained[:1] = False  # nothing comes before the first id, so nothing can be asked to write it
         note = "no end of turn in the template: the tokenizer's eos was added" if written.ends_open else ""
         return Encoded(np.array(ids, np.uint32), trained, note=note)

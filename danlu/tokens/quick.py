@@ -1,0 +1,99 @@
+"""Ids and loss mask of many samples, word by word; what cannot be done so to the same ids is left to the tokenizer."""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from danlu.tokens.spans import Written
+from danlu.tokens.words import Words
+
+SHORT, MOST = 200, 2000
+Parts = list[tuple[list[str], bool]]
+"""words, and whether they are trained"""
+
+
+class Quick:
+    """Cuts a written sample where its answers begin and end, and the texts between into words."""
+
+    def __init__(self, backend: Tokenizer, words: Words) -> None:
+        self.words = words
+        added = {token.content: [id] for id, token in backend.get_added_tokens_decoder().items()}
+        longest_first = sorted(added, key=len, reverse=True)
+        self.part = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
+        words.keep(added)
+        self.seen: dict[str, list[str] | None] = {}
+
+    @classmethod
+    def of(cls, backend: Tokenizer) -> "Quick | None":
+        """For a tokenizer whose words and added tokens are plain; else none."""
+        tokens = backend.get_added_tokens_decoder().values()
+        odd = any(token.lstrip or token.rstrip or token.single_word or not token.content for token in tokens)
+        words = None if odd else Words.of(backend)
+        return None if words is None else cls(backend, words)
+
+    def ids_and_masks(self, written: Sequence[Written | None]) -> list[tuple[list[int], np.ndarray] | None]:
+        """(ids[n], trained[n]) of each sample; none for those that only the tokenizer can do."""
+        if not self.words.pays:
+            return [None] * len(written)
+        cut = [None if one is None else self.cut(one) for one in written]
+        self.words.learn([words for parts in cut if parts for words, _ in parts])
+        return [None if parts is None else self.join(parts) for parts in cut]
+
+    def join(self, parts: Parts) -> tuple[list[int], np.ndarray]:
+        """A sample's parts end to end."""
+        ids: list[int] = []
+        counts = []
+        for words, _ in parts:
+            before = len(ids)
+            ids += self.words.ids(words)
+            counts.append(len(ids) - before)
+        return ids, np.repeat(np.array([trained for _, trained in parts], bool), counts)
+
+    def cut(self, written: Written) -> Parts | None:
+        """The parts of a sample.
+
+        Nothing may run together where an answer starts, as what a model is served ends there. Where one ends, what
+        follows it may: a cut there must change nothing.
+        """
+        text, fixed = written.text, {0, *written.cuts, *written.starts, len(written.text)}
+        edges = sorted(fixed.union(*written.spans))
+        parts: Parts = []
+        before = 0
+        for begin, end in pairwise(edges):
+            words = self.split(text[begin:end])
+            if words is None:
+                return None
+            if begin not in fixed and self.split(text[before:end]) != [*parts[-1][0], *words]:
+                return None
+            parts.append((words, any(first <= begin and end <= last for first, last in written.spans)))
+            before = begin
+        return parts
+
+    def split(self, text: str) -> list[str] | None:
+        """The words of a text, added tokens among them."""
+        words: list[str] = []
+        texts = self.part(text)
+        for n, piece in enumerate(texts):
+            if n % 2:
+                words.append(piece)
+            elif piece:
+                found = self.plain(piece)
+                if found is None:
+                    return None
+                words += found
+        return words
+
+    def plain(self, text: str) -> list[str] | None:
+        """The same without added tokens; what a template writes, such as `assistant`, comes again and again."""
+        if len(text) > SHORT:
+            return self.words.split(text)
+        try:
+            return self.seen[text]
+        except KeyError:
+            words = self.words.split(text)
+            if len(self.seen) < MOST:
+                self.seen[text] = words
+            return words
