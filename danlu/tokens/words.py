@@ -30,7 +30,8 @@ class Words:
     """Cuts texts into words and knows the ids of each word."""
 
     def __init__(self, backend: Tokenizer, pattern: str, form: Form | None) -> None:
-        self.backend, self.form = backend, form
+        self.backend = backend
+        self.form: Form | None = form
         self.find = regex.compile(pattern).findall
         self.find_ascii = quickest(pattern).findall
         self.kept: dict[str, list[int]] = {}
