@@ -1,5 +1,6 @@
 """Samples become ids and a loss mask; prompts become the ids that a model is served."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,6 +17,8 @@ from danlu.tokens.quick import Quick
 from danlu.tokens.spans import Markers, Written, write_chat, write_document, write_prompt
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import adds_bos, special_id
+
+log = logging.getLogger(__name__)
 
 SHORT, MANY = 80, 200
 
@@ -82,10 +85,25 @@ class Encoder:
         if self.quick is None:
             return [None] * len(written)
         found = self.quick.ids_and_masks([one if isinstance(one, Written) else None for one in written])
-        return [
+        quick = [
             self.whole(*some, one, document) if some is not None and isinstance(one, Written) else None
             for some, one, document in zip(found, written, documents, strict=True)
         ]
+        if self.proven(quick, written, documents):
+            return quick
+        log.warning("word by word, this tokenizer gives other ids; its own, slower way is used")
+        self.quick = None
+        return [None] * len(written)
+
+    def proven(self, quick: list[Encoded | None], written: list[Written | str], documents: list[bool]) -> bool:
+        """Whether the tokenizer itself gives the same ids and mask for the longest of these samples."""
+        lengths = [0 if one is None else len(one.ids) for one in quick]
+        longest = max(range(len(quick)), key=lengths.__getitem__, default=0)
+        one, text = (quick[longest], written[longest]) if quick else (None, "")
+        if one is None or isinstance(text, str):
+            return True
+        own = self.join(text, self.pieces([text])[0], documents[longest])
+        return np.array_equal(own.ids, one.ids) and np.array_equal(own.trained, one.trained)
 
     def prompt(self, messages: Sequence[Message], facts: dict[str, Any]) -> list[int]:
         """The ids of a chat that waits for its answer."""

@@ -96,3 +96,14 @@ def test_an_expression_for_ascii_keeps_its_meaning():
     assert for_ascii(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\[\p{L}\]") == (
         r"[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}|\[[A-Za-z]\]"
     )
+
+
+def test_ids_that_the_tokenizer_would_not_give_are_found_out(caplog, monkeypatch):
+    """One sample of each batch goes both ways; where they differ, the tokenizer's own way is taken for all."""
+    encoder = Encoder(tokenizer_of("gpt2"), templates["chatml"](), many=True)
+    monkeypatch.setattr(encoder.quick.words, "find_ascii", lambda text: [text.upper()])
+    samples = [Document("it is a long way"), Document("short")]
+    slow = Encoder(tokenizer_of("gpt2"), templates["chatml"]())
+    assert [one.ids.tolist() for one in encoder.samples(samples)] == [one.ids.tolist() for one in slow.samples(samples)]
+    assert encoder.quick is None
+    assert "gives other ids" in caplog.text
