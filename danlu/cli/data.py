@@ -158,3 +158,28 @@ def prepare(
             return
     for line in fill_cache(run).lines():
         typer.echo(line)
+
+
+@data.command()
+def policy(
+    recipe: Annotated[str | None, typer.Argument(help="a recipe, whose sources are weighed")] = None,
+    sizes: Annotated[str | None, typer.Option(help='{"NAME": size, …}, or two lines: names, sizes; or -')] = None,
+    share: Annotated[list[str] | None, typer.Option(help="NAME=PERCENT of the size of all to draw from it")] = None,
+    to: Annotated[Path | None, typer.Option(help="the policy file to write")] = None,
+) -> None:
+    """Work out how much of each source is drawn, and how often its rows come; write it as a policy file."""
+    import sys
+
+    from danlu.core.errors import UserError
+    from danlu.runs.policy import policy as sample
+    from danlu.runs.policy import sizes_of, sizes_of_sources
+    from danlu.runs.recipe import load_recipe
+
+    if (recipe is None) == (sizes is None):
+        raise UserError('give a recipe, or --sizes \'{"wiki": 1.62, "news": 14.37}\'')
+    if recipe is not None:
+        weighed = sizes_of_sources(load_recipe(recipe, []).data)
+    else:
+        weighed = sizes_of(sys.stdin.read() if sizes == "-" else sizes or "")
+    asked = sys.stdin.isatty() and sizes != "-" and not share
+    sample(weighed, share or [], to=to, ask=input if asked else None)

@@ -13,6 +13,9 @@ from danlu.data.cache import TokenSet
 from danlu.data.config import DataConfig
 from danlu.data.packing import IGNORED
 from danlu.data.pipeline import load_data
+from danlu.data.recognise import LOOKED_AT
+from danlu.data.sources import labels
+from danlu.data.stream.data import first_rows
 from danlu.samples import Sample
 from danlu.tokens.tokenizer import load_tokenizer
 
@@ -37,7 +40,7 @@ def show(
     """Print some examples of each source, and what became of its rows."""
     console = console or Console()
     tokenizer = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
-    data = load_data(config, tokenizer, learns_from, seed=seed)
+    data = load_data(first_of(config, examples), tokenizer, learns_from, seed=seed)
     for one in [*data.sets, *data.held_out_sets]:
         for number in range(min(examples, len(one))):
             console.print(heading(one, number))
@@ -47,6 +50,15 @@ def show(
     console.print(Text("green and underlined: trained; magenta: special tokens", "dim"))
     for line in data.report.lines():
         console.print(Text(CONTROL.sub("", line)), soft_wrap=True)
+
+
+def first_of(config: DataConfig, examples: int) -> DataConfig:
+    """Of data that is streamed because there is so much, only the first rows."""
+    if config.streaming is None:
+        return config
+    pairs = zip(config.sources, labels(config.sources), strict=True)
+    some = [first_rows(source, name, LOOKED_AT + 10 * examples)[0] for source, name in pairs]
+    return config.model_copy(update={"sources": some, "streaming": None, "held_out": 0})
 
 
 def heading(one: TokenSet, number: int) -> Text:

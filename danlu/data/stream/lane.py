@@ -13,6 +13,8 @@ from danlu.data.tally import Tally
 
 GROUP_PACKS = 64
 """packs that are filled together: more are fuller, fewer are made again sooner after a restart"""
+MOST_ROOM = 0.02
+"""of a group's last pack, above which rows are waited for that fill it"""
 State = dict[str, Any]
 
 
@@ -77,13 +79,18 @@ class Lane:
 
     def _group(self, rows: Iterator[Row]) -> list[Row]:
         group: list[Row] = []
-        room, epoch = GROUP_PACKS * self.pack_tokens, self.tracks[0].start.epoch
-        while room > 0 and (row := next(rows, None)) is not None:
+        tokens, epoch, most = 0, self.tracks[0].start.epoch, sum(track.window for track in self.tracks) // 4
+        while not self._enough(len(group), tokens, most) and (row := next(rows, None)) is not None:
             group.append(row)
-            room -= len(row[0])
+            tokens += len(row[0])
             if len(self.tracks) == 1 and self.tracks[0].start.epoch > epoch:
                 break  # a pack of the next epoch could come before this one's last
         return group
+
+    def _enough(self, rows: int, tokens: int, most: int) -> bool:
+        """Whether rows make a group: many packs, or a part of a window where they leave little room."""
+        last = -tokens % self.pack_tokens
+        return tokens >= GROUP_PACKS * self.pack_tokens or (rows >= most and last <= self.pack_tokens * MOST_ROOM)
 
     def _shuffled(self, count: int) -> np.ndarray:
         # best fit gives the packs of long rows first
