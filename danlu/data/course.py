@@ -26,6 +26,10 @@ class Course(Protocol):
         """The next rows; fewer where the end is near."""
         ...
 
+    def total(self, lengths: np.ndarray) -> float:
+        """About how much all rows until the end come to. `lengths`: of every row."""
+        ...
+
     def state(self) -> STATE:
         """Where it stands, as JSON."""
         ...
@@ -54,6 +58,10 @@ class OneOrder:
         rows = self.order.slice(self._position, count)
         self._position += len(rows)
         return rows.tolist()
+
+    def total(self, lengths: np.ndarray) -> float:
+        """About how much all rows until the end come to; inf where it has none."""
+        return float(lengths.mean()) * (math.inf if self.num_rows is None else self.num_rows)
 
     def state(self) -> STATE:
         """Where it stands, as JSON."""
@@ -130,6 +138,11 @@ class Blended:
             self.members[source].position += 1
             waiting[source] = self.members[source].peek()
         return rows
+
+    def total(self, lengths: np.ndarray) -> float:
+        """About how much all rows until the end come to; inf where it has none."""
+        parts = ((one, lengths[one.first : one.first + len(one.sizes)]) for one in self.members)
+        return sum(one.end * float(part.mean()) for one, part in parts)
 
     def state(self) -> STATE:
         """Where it stands, as JSON."""

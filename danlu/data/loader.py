@@ -121,7 +121,7 @@ class Loader:
         if count <= COUNTED:
             return self.census(plans).steps
         some = self.census(takewhile(lambda plan: plan.num_rows < COUNTED, plans))
-        return ceil(some.steps * count / some.rows * SPARE)
+        return ceil(self.course.total(self.rows.lengths) * some.steps / some.tokens * SPARE)
 
     @cached_property
     def fill(self) -> float:

@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from danlu.core.errors import DataError
+from danlu.data import loader
 from danlu.data.batch import Batch
 from danlu.data.loader import Loader
+from danlu.data.mixtures.shares import Shares
+from danlu.data.order import Order, held_out_rows
 from tests.data.fake_sets import fake_rows, rows_of
 
 batches = st.builds(lambda n: Batch(rows=n), st.integers(1, 9)) | st.builds(
@@ -94,3 +98,30 @@ def test_packs_tell_where_each_segment_came_from(loaded, rows_file, tokenizer):
     for segment, words in zip(pack.segments, said, strict=True):
         assert {"one": "first", "two": "second"}[segment.source] in words
         assert segment.where.endswith(f"{segment.source}.jsonl:1")
+
+
+@pytest.mark.parametrize(("held_out", "rows"), [(0, 0), (1, 1), (1.0, 1), (50, 50), (0.1, 100)])
+def test_below_one_a_share_is_held_out_and_from_one_on_a_number_of_rows(held_out, rows):
+    places = np.array([[0, row] for row in range(1000)])
+    held = held_out_rows(3, places, held_out)
+    assert held.sum() == pytest.approx(rows, abs=30 if 0 < held_out < 1 else 0)
+    assert (held == held_out_rows(3, places, held_out)).all()
+
+
+def test_a_long_run_reckons_its_steps_from_its_first_rows(monkeypatch):
+    rows = fake_rows([3 + 7 * n % 40 for n in range(9000)], [9] * 900)
+
+    def steps() -> list[int | None]:
+        mixtures = (None, Shares(shares=[1, 1], max_epochs=2))
+        return [Loader(rows, Batch(tokens=512), pack_tokens=256, epochs=1, mixture=one).num_steps for one in mixtures]
+
+    exact = steps()
+    monkeypatch.setattr(loader, "COUNTED", 6000)
+    for found, reckoned in zip(exact, steps(), strict=True):
+        assert found <= reckoned <= found * 1.01
+
+
+def test_rows_are_kept_small():
+    rows = fake_rows([5] * 300)
+    assert rows.number.dtype.itemsize + rows.lengths.dtype.itemsize <= 6
+    assert Order(70_000, 1, True).epoch(0).dtype.itemsize == 4
