@@ -51,7 +51,7 @@ class Rows:
         if by == "tokens":
             return self.part(at, self.lengths)
         if by == "trained_tokens":
-            return self.sets[at].num_trained[numbers]
+            return np.maximum(self.sets[at].num_trained[numbers], 1)  # a source of nothing would never have its share
         each = 1.0 if by == "rows" else stored(self.sets[at].files) / max(1, len(numbers))
         return np.broadcast_to(np.float64(each), len(numbers))  # takes no memory
 

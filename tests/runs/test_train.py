@@ -170,7 +170,7 @@ def test_the_data_report_counts_every_row(train, tmp_path):
     [(name, rows)] = report["sources"].items()
     assert (name, rows["rows_in"], rows["rows_out"]) == ("rows", 25, 24)
     assert sum(reason["count"] for reason in rows["dropped"].values()) == 1
-    assert all(":25" in reason["first"] for reason in rows["dropped"].values())
+    assert all(":25" in reason["places"][0] for reason in rows["dropped"].values())
     assert report["held_out"] == {"rows": 3}
     assert rows["tokens"] > rows["trained_tokens"] > 0
     assert rows["format"] == "alpaca"
