@@ -38,7 +38,7 @@ SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 def ours(files: list[str], tokenizer, given, cache: Path) -> tuple[int, int]:
     """Rows and packs by danlu: every pack is made."""
     config = DataConfig(
-        sources=[{"path": file, "name": f"part-{n}"} for n, file in enumerate(files)],
+        sources={"alpaca": {"path": files}},
         cache=cache,
         workers=given.workers,
         max_length=given.pack_tokens,

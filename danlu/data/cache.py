@@ -88,7 +88,9 @@ class TokenSet:
 
 def mapped(path: Path, kind: np.dtype[Any]) -> np.ndarray:
     """A file as an array; an empty file cannot be mapped."""
-    return np.memmap(path, kind, "r") if path.stat().st_size else np.zeros(0, kind)
+    if not path.stat().st_size:
+        return np.zeros(0, kind)
+    return np.asarray(np.memmap(path, kind, "r"))  # a plain view: slices of a memmap take ten times as long
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

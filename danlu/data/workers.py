@@ -1,5 +1,6 @@
 """A function over many chunks, in several processes, with the results in order."""
 
+import gc
 import multiprocessing
 import os
 from collections import deque
@@ -49,6 +50,7 @@ _work: Callable[[Any], Any]
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
+    gc.freeze()  # or each collection would go through, and so copy, all that the parent has imported
     Thread(target=_end_with_parent, daemon=True).start()
 
 

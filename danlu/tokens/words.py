@@ -32,6 +32,7 @@ class Words:
     def __init__(self, backend: Tokenizer, pattern: str, form: Form | None) -> None:
         self.backend = backend
         self.form: Form | None = form
+        self.covers = pattern in (BYTE_LEVEL, LONE_DIGITS)
         self.find = regex.compile(pattern).findall
         self.find_ascii = quickest(pattern).findall
         self.kept: dict[str, list[int]] = {}
@@ -61,7 +62,7 @@ class Words:
             words = self.find(text)
         else:
             return None
-        return words if sum(map(len, words)) == len(text) else None
+        return words if self.covers or sum(map(len, words)) == len(text) else None
 
     def readable(self, text: str) -> bool:
         """Whether the expression reads these characters as the tokenizer does."""

@@ -14,6 +14,7 @@ from transformers.utils.chat_template_utils import _compile_jinja_template
 from danlu.core.errors import UserError
 from danlu.core.parts import Part
 from danlu.samples import Message
+from danlu.tokens.shape import Shapes
 from danlu.tokens.tokenizer import adds_bos, special_id
 
 # Private-use characters, which no tokenizer's own text holds: what stands behind them is the template's writing.
@@ -29,6 +30,10 @@ class Scribe:
 
     def write(self, messages: Sequence[Message], *, invite: bool = False, facts: dict[str, Any] | None = None) -> str:
         """The chat as text; `invite` adds the words that ask the assistant to speak."""
+        return self._render(messages, invite, facts) if facts else self._shapes.write(messages, invite)
+
+    def _render(self, messages: Sequence[Message], invite: bool, facts: dict[str, Any] | None = None) -> str:
+        """The same by Jinja."""
         chat = [self._fields(message) for message in messages]
         names: dict[str, Any] = {"tools": None, "documents": None, **self.marks, **(facts or {})}
         return self._compiled.render(messages=chat, add_generation_prompt=invite, **names)
@@ -45,6 +50,10 @@ class Scribe:
     def _compiled(self) -> JinjaTemplate:
         """Compiled by transformers, in its sandbox; its own call around this costs as much as the rendering."""
         return _compile_jinja_template(self.jinja)
+
+    @cached_property
+    def _shapes(self) -> Shapes:
+        return Shapes(self.jinja, self._compiled.environment, self._render)
 
     @cached_property
     def ending(self) -> str:
