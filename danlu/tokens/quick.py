@@ -24,6 +24,7 @@ class Quick:
         longest_first = sorted(added, key=len, reverse=True)
         self.part = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
         words.keep(added)
+        self.clean = {one for one in added if not any(other != one and other.startswith(one) for other in added)}
         self.seen: dict[str, list[str] | None] = {}
 
     @classmethod
@@ -66,11 +67,16 @@ class Quick:
             words = self.split(text[begin:end])
             if words is None:
                 return None
-            if begin not in fixed and self.split(text[before:end]) != [*parts[-1][0], *words]:
+            free = begin in fixed or self.ends_clean(parts[-1][0])
+            if not free and self.split(text[before:end]) != [*parts[-1][0], *words]:
                 return None
             parts.append((words, any(first <= begin and end <= last for first, last in written.spans)))
             before = begin
         return parts
+
+    def ends_clean(self, words: list[str]) -> bool:
+        """Whether these end with an added token, behind which a text begins afresh."""
+        return bool(words) and words[-1] in self.clean
 
     def split(self, text: str) -> list[str] | None:
         """The words of a text, added tokens among them."""
