@@ -11,6 +11,7 @@ knapsack. Nothing is cached between rounds.
 
 import argparse
 import json
+import resource
 import statistics
 import tempfile
 import threading
@@ -109,18 +110,27 @@ def peers(files: list[str], tokenizer, given, cache: Path) -> tuple[int, int]:
 
 
 def speed(given, tokenizer) -> None:
-    """Alternate both and print each round."""
+    """Alternate both and print each round: by the clock, and by the processors' time, which neighbours disturb less."""
     files = [str(SHARED / name) for name in ALPACA] * given.times
-    speeds: dict[str, list[float]] = {"danlu": [], "peer": []}
+    took: dict[str, list[tuple[float, float]]] = {"danlu": [], "peer": []}
     for _ in range(given.rounds):
         for name, run in (("danlu", ours), ("peer", peers)):
             with tempfile.TemporaryDirectory() as cache:
-                start = time.perf_counter()
+                start, used = time.perf_counter(), cpu_seconds()
                 rows, packs = run(distinct(files, Path(cache)), tokenizer, given, Path(cache))
-                speeds[name].append(rows / (time.perf_counter() - start))
-                print(f"{name:>6}: {rows:,} rows, {packs:,} packs, {speeds[name][-1]:,.0f} rows/s", flush=True)
-    ratios = [mine / theirs for mine, theirs in zip(*speeds.values(), strict=True)]
-    print(f"ratio: {statistics.median(ratios):.2f} (each round: {', '.join(f'{one:.2f}' for one in ratios)})")
+                seconds, used = time.perf_counter() - start, cpu_seconds() - used
+            took[name].append((seconds / rows, used / rows))
+            told = f"{rows:,} rows, {packs:,} packs, {rows / seconds:,.0f} rows/s"
+            print(f"{name:>6}: {told}, {used / rows * 1e6:,.0f} µs of a core a row", flush=True)
+    for what, at in (("by the clock", 0), ("by the cores' time", 1)):
+        ratios = [theirs[at] / mine[at] for mine, theirs in zip(*took.values(), strict=True)]
+        print(f"ratio {what}: {statistics.median(ratios):.2f} ({', '.join(f'{one:.2f}' for one in ratios)})")
+
+
+def cpu_seconds() -> float:
+    """What this process and its ended children have used."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
 def distinct(files: list[str], folder: Path) -> list[str]:
