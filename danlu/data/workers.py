@@ -50,7 +50,6 @@ _work: Callable[[Any], Any]
 def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    gc.freeze()  # or each collection would go through, and so copy, all that the parent has imported
     Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -83,6 +82,7 @@ def _forked(work: Callable[[C], R], chunks: Iterator[C], workers: int, most: int
     # A fork shares the tokenizer and every import that the parent has: a spawned worker needs 5 s to get as far.
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _begin, (work,))
     waiting: deque[Future[R]] = deque()
+    gc.freeze()  # or each collection, here and in the workers, would go through (and there copy) all that was imported
     try:
         for chunk in chunks:
             with _one_thread_each():  # the first of these starts the workers
@@ -96,4 +96,5 @@ def _forked(work: Callable[[C], R], chunks: Iterator[C], workers: int, most: int
             "a tokenizing worker was killed, perhaps for want of memory; set data.workers lower"
         ) from error
     finally:
+        gc.unfreeze()
         pool.shutdown(wait=True, cancel_futures=True)
