@@ -72,6 +72,7 @@ def test_half_a_character_from_elsewhere_reaches_no_tokenizer(tokenizer):
     assert "half of a character" in encoded.problem
 
 
+@pytest.mark.slow
 def test_a_line_of_ten_megabytes_is_a_row(load):
     long = json.dumps({"instruction": "q", "output": "word " * 2_000_000}).encode() + b"\n"
     report = load(ROW + long + ROW, max_length=100)
