@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from danlu.core.errors import UserError
+from danlu.core.errors import DataError, UserError
 from danlu.engine import session
 from danlu.engine.checkpoint_folder import Checkpoint
 from danlu.engine.metrics import read_metrics
@@ -358,3 +358,13 @@ def test_what_a_model_knew_before_is_measured_once(train, monkeypatch):
     other = events(train("other", *settings, "engine.precision=bf16"), "eval")[0]
     assert other["loss"] != first["loss"]
     assert len(measured) == 5
+
+
+def test_data_over_its_limits_stops_before_anything_is_trained(train, tmp_path, monkeypatch):
+    monkeypatch.setattr("danlu.objectives.sft.SFT.models", lambda *_: pytest.fail("a model was made"))
+    with pytest.raises(
+        DataError, match=r"duplicates: 18 of 24 rows \(75\.00%\), 10\.00% allowed by data\.limits\.dupl"
+    ):
+        train("run", "data.limits.duplicates=0.1")
+    monkeypatch.undo()
+    assert train("run", "data.limits.duplicates=0.8").is_dir()
