@@ -96,7 +96,7 @@ def write_chat(conversation: Conversation, scribe: Scribe, markers: Markers) -> 
 
 def guarded(chat: Conversation, markers: Markers) -> tuple[Conversation, str]:
     """The same chat, with every special token that somebody typed broken by a guard character; and that character."""
-    told = [chat.facts, *(message.facts for message in chat.messages)]
+    told = [facts for facts in (chat.facts, *(message.facts for message in chat.messages)) if facts]
     typed = [*(message.content for message in chat.messages), *(text for facts in told for text in texts_in(facts))]
     if not any(markers.within(text) for text in typed):
         return chat, ""
