@@ -16,14 +16,12 @@ def show(
     ids: Annotated[bool, typer.Option("--ids", help="show the token ids and labels too")] = False,
 ) -> None:
     """Print examples with the trained words coloured, and what became of every row."""
-    from danlu.models.load import tokenizer_folder
-    from danlu.models.resolve import resolve
+    from danlu.models.load import tokenizer_of
     from danlu.runs.recipe import load_recipe
     from danlu.runs.show import show as show_data
-    from danlu.tokens.tokenizer import load_tokenizer
 
     run = load_recipe(recipe, overrides or [])
-    tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
+    tokenizer = tokenizer_of(run.model.path)
     show_data(run.data, tokenizer, run.objective.learns_from, examples=examples, ids=ids, seed=run.engine.seed)
 
 
@@ -39,17 +37,15 @@ def report(
     alike: Annotated[float, typer.Option(help="how alike two rows are (0-1) to be nearly the same")] = 0.8,
 ) -> None:
     """Count what became of every row: a table here, a page and JSON on disk; data over its limits is an error."""
-    from danlu.models.load import tokenizer_folder
-    from danlu.models.resolve import resolve
+    from danlu.models.load import tokenizer_of
     from danlu.runs.recipe import load_recipe
     from danlu.runs.report import report as report_data
-    from danlu.tokens.tokenizer import load_tokenizer
 
     finder = None
     if near:
         from danlu.data.near_duplicates import near_duplicates as finder
     run = load_recipe(recipe, overrides or [])
-    tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
+    tokenizer = tokenizer_of(run.model.path)
     learns_from, seed = run.objective.learns_from, run.engine.seed
     report_data(run.data, tokenizer, learns_from, to=to, examples=examples, near=finder, alike=alike, seed=seed)
 

@@ -102,7 +102,7 @@ def open_data(
     """What a run trains on: tokenised before it, or streamed while it trains."""
     if config.streaming is None:
         return load_data(config, tokenizer, learns_from, seed=seed)
-    maker, names = prepared(config, tokenizer, learns_from, seed)
+    maker, names = token_maker(config, tokenizer, learns_from, seed)
     return streamed(config, maker, names, seed)
 
 
@@ -110,14 +110,14 @@ def load_data(
     config: DataConfig, tokenizer: PreTrainedTokenizerFast, learns_from: tuple[type[Sample], ...], *, seed: int
 ) -> Data:
     """Every source, tokenised."""
-    maker, names = prepared(config, tokenizer, learns_from, seed)
+    maker, names = token_maker(config, tokenizer, learns_from, seed)
     every = [*config.sources, *config.held_out_sources]
     sets = [maker.tokens(source, name) for source, name in zip(every, names, strict=True)]
     split = len(config.sources)
     return Data(config, maker.template, sets[:split], seed, sets[split:])
 
 
-def prepared(
+def token_maker(
     config: DataConfig, tokenizer: PreTrainedTokenizerFast, learns_from: tuple[type[Sample], ...], seed: int
 ) -> tuple[TokenMaker, list[str]]:
     """What makes the tokens of all sources, and their names."""

@@ -10,7 +10,8 @@ REASONS = 100
 """reasons may quote the rows: past so many, they are counted together, or a bad file would fill the memory"""
 OTHER = "other reasons"
 NO_ANSWER = re.compile(
-    r"'(output|target|targets|answer|response|completion|reply|chosen|content)' is empty|no answer|an empty answer"
+    r"'(output|targets?|answer|assistant|response|completion|reply|chosen|selected)' is empty"
+    r"|no answer|an empty (answer|reply)"
 )
 
 
@@ -148,7 +149,7 @@ class DataReport:
     def lines(self) -> Iterable[str]:
         """What a person should know, a line each."""
         for name, one in self.sources.items():
-            rows = f"{one.rows_out:,} of {one.rows_in:,} rows"
+            rows = f"{one.rows_in:,} rows read, {one.rows_out:,} kept"
             yield f"{name}: {rows}, {one.tokens:,} tokens, {one.trained_tokens:,} trained"
             for reason, found in one.dropped.items():
                 yield f"  dropped {found.count:,}: {reason} (first {found.first})"

@@ -85,17 +85,20 @@ class TokenMaker:
             "length": [*length, self.seed] if config.too_long == "sample" and not together else length,
         }
 
+    def settings(self, source: Source, format: Format) -> dict[str, Any]:
+        """What decides the ids of a source, but for what its files hold."""
+        return self.common_key | {
+            "source": source.model_dump(mode="json", include={"max_rows", "system", "columns", "unit", "on_damage"}),
+            "format": [formats.name_of(format), format.model_dump(mode="json")],
+        }
+
     def contents(self, files: Iterable[File]) -> list[str]:
         """SHA-256 of each file."""
         return [content_of(file, self.cache / "files", trust_times=self.config.trust_times) for file in files]
 
     def key(self, source: Source, format: Format) -> str:
         """SHA-256 of everything that decides the ids."""
-        made_of = self.common_key | {
-            "files": self.contents(source.files),
-            "source": source.model_dump(mode="json", include={"max_rows", "system", "columns", "unit", "on_damage"}),
-            "format": [formats.name_of(format), format.model_dump(mode="json")],
-        }
+        made_of = self.settings(source, format) | {"files": self.contents(source.files)}
         return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
 
     def place(self, key: str) -> Path:

@@ -1,5 +1,6 @@
 """One run in memory: its objective, data and state, and what the loop asks about them between steps."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from danlu.evals.baseline import Baseline
 from danlu.evals.held_out import held_out_loss
 from danlu.models.flops import flops_per_token
 from danlu.objectives.base import Objective
+
+log = logging.getLogger(__name__)
 
 MOST_IN_A_ROW = 10
 """skipped steps without a good one between, or returns to the same checkpoint, before the run gives up"""
@@ -114,6 +117,7 @@ class Session:
         baseline = self.baseline if self.training.progress.step == 0 else None
         known = baseline.read() if baseline else None
         if known is not None:
+            log.info("the loss before the first step is known from an earlier run")
             return known
         policy = self.training.models["policy"].eval()
         try:

@@ -7,12 +7,15 @@ from typing import Any
 
 from danlu.core.files import write_json
 
+CODE = 1
+"""count up when the same model and rows give another loss"""
+
 
 class Baseline:
     """Where that loss is kept, under a hash of everything that decides it (JSON)."""
 
     def __init__(self, folder: Path, made_of: dict[str, Any]) -> None:
-        key = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps(made_of | {"code": CODE}, sort_keys=True).encode()).hexdigest()
         self.path = folder / f"{key}.json"
 
     def read(self) -> tuple[float, dict[str, float]] | None:

@@ -10,7 +10,13 @@ from peft import PeftModel
 from pydantic import Field
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from danlu.core.errors import UserError
@@ -18,6 +24,7 @@ from danlu.core.parts import Config, did_you_mean
 from danlu.models.merge import merge
 from danlu.models.quiet import without_bars
 from danlu.models.resolve import ADAPTER, MODEL, resolve
+from danlu.tokens.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +96,11 @@ def tokenizer_folder(folder: Path) -> Path:
     """Where a model's tokenizer lies: with an adapter, or else with its base."""
     own = (folder / "tokenizer_config.json").is_file() or not (folder / ADAPTER).is_file()
     return folder if own else base_of(folder)
+
+
+def tokenizer_of(path: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of whatever `model.path` may name."""
+    return load_tokenizer(tokenizer_folder(resolve(path)))
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, *, learns: bool = False) -> PeftModel:

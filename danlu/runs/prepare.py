@@ -9,21 +9,18 @@ from typing import Any
 
 from danlu.core.cache_folder import cache_folder
 from danlu.core.errors import DataError
-from danlu.data.pipeline import load_data, template_for
+from danlu.data.pipeline import load_data, token_maker
 from danlu.data.prepared import share
 from danlu.data.recognise import format_of
 from danlu.data.report import DataReport
 from danlu.data.sources import Source
-from danlu.data.tokenise import TokenMaker
-from danlu.models.load import tokenizer_folder
-from danlu.models.resolve import resolve
+from danlu.models.load import tokenizer_of
 from danlu.runs.train_run import TrainRun
-from danlu.tokens.tokenizer import load_tokenizer
 
 
 def prepare(run: TrainRun) -> DataReport:
     """Fill the cache that `danlu train` of the same recipe reads; parts that were made apart are only joined."""
-    tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
+    tokenizer = tokenizer_of(run.model.path)
     report = load_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed).report
     run.data.limits.check(report)
     return report
@@ -99,9 +96,8 @@ class Tokeniser:
 
     def __init__(self, run: TrainRun) -> None:
         self.learns_from = run.objective.learns_from
-        tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
-        template = template_for(run.data, tokenizer)
-        self.maker = TokenMaker(tokenizer, template, self.learns_from, run.data, run.engine.seed)
+        tokenizer = tokenizer_of(run.model.path)
+        self.maker, _ = token_maker(run.data, tokenizer, self.learns_from, run.engine.seed)
         self.sources: list[Source] = [*run.data.sources, *run.data.held_out_sources]
 
     def format(self, source: Source) -> Any:

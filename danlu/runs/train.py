@@ -32,13 +32,12 @@ from danlu.engine.signals import Stop
 from danlu.engine.training import Training
 from danlu.evals.baseline import Baseline
 from danlu.models.adapters.base import trainable_report
-from danlu.models.load import base_of, tokenizer_folder
+from danlu.models.load import base_of, tokenizer_of
 from danlu.models.resolve import ADAPTER, resolve
 from danlu.models.save import save_tokenizer
 from danlu.objectives.base import Models
 from danlu.runs.folder import RunFolder
 from danlu.runs.train_run import TrainRun
-from danlu.tokens.tokenizer import load_tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
         open_folder(run, folder, resume)
         with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume):
             engine = Engine(run.engine)
-            tokenizer = load_tokenizer(tokenizer_folder(resolve(run.model.path)))
+            tokenizer = tokenizer_of(run.model.path)
             data = open_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
             write_json(folder.data_report, data.report.to_dict())
             run.data.limits.check(data.report)
@@ -117,8 +116,10 @@ def report_mixture(folder: RunFolder, session: Session, data: Data | StreamedDat
         log.info("%s", "\n".join(lines(realised)))
 
 
-def baseline(run: TrainRun, engine: Engine, data: Data | StreamedData) -> Baseline:
+def baseline(run: TrainRun, engine: Engine, data: Data | StreamedData) -> Baseline | None:
     """The loss that this model has before it learns from this data. Its files are known by their size and time."""
+    if run.allow_code:
+        return None  # code from outside may change and keep its name
     folders = [resolve(path) for path in (run.model.path, *run.model.adapters)]
     folders += [base_of(folder) for folder in folders if (folder / ADAPTER).is_file()]
     files = sorted(file for folder in folders for file in folder.glob("*") if file.suffix in {".json", ".safetensors"})

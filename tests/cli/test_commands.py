@@ -173,6 +173,6 @@ def test_compress_says_what_it_did_and_unpack_gives_it_back(tmp_path, danlu_says
 def test_prepare_fills_the_cache_and_says_what_became_of_every_row(tmp_path, rows, danlu_says):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("objective: sft\n")
-    assert "12 of 12 rows" in danlu_says("data", "prepare", str(recipe), *rows).out
+    assert "12 rows read, 12 kept" in danlu_says("data", "prepare", str(recipe), *rows).out
     assert list((tmp_path / "cache/tokens").glob("*/rows/tokens.bin"))
     assert "--executor" in danlu_says("data", "prepare", str(recipe), *rows, "--tasks", "2", code=2).err

@@ -21,7 +21,7 @@ from danlu.data.catalogue import Entry, Remote
 from danlu.data.fetch import ask, download, sets
 from danlu.data.fetch.ask import client
 from danlu.data.fetch.download import Download
-from danlu.data.fetch.prepare import make
+from danlu.data.fetch.results import make
 from danlu.data.registry import every_known
 from danlu.data.sources import Source
 from danlu.runs.fetch import fetch

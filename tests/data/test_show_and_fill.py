@@ -42,7 +42,7 @@ def test_show_prints_rows_and_counts(alpaca_file, tokenizer, tmp_path):
     show(config, tokenizer, (Conversation,), examples=1, ids=True, console=console)
     said = console.file.getvalue()
     assert "alpaca.jsonl:1" in said
-    assert "120 of 120 rows" in said
+    assert "120 rows read, 120 kept" in said
 
 
 def test_every_slot_is_filled(tmp_path):

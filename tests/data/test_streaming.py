@@ -226,6 +226,18 @@ def test_a_cursor_of_other_files_is_refused(opened, corpus):
         opened(corpus).loader().restore(cursor)
 
 
+def test_what_rows_are_read_as_is_part_of_a_streams_key(opened, corpus):
+    plain = {"path": str(corpus), "format": "text"}
+    assert opened(plain).keys != opened(plain | {"columns": {"content": "text"}}).keys
+
+
+def test_a_streams_rows_are_cut_by_the_seed_of_the_run(opened, corpus):
+    data = opened(corpus, too_long="sample")
+    works = data.loader().works
+    assert {work.seed for work in works.values()} == {data.seed}
+    assert data.seed != 0
+
+
 def test_max_rows_of_a_streamed_source_is_refused(opened, corpus):
     with pytest.raises(DataError, match="max_rows does not go with data.streaming"):
         opened({"news": {"path": str(corpus), "max_rows": 3}})

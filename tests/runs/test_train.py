@@ -1,7 +1,10 @@
 """A run from a recipe to an artifact that others load: what it writes, learns, measures and repeats."""
 
+import importlib
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -358,6 +361,33 @@ def test_what_a_model_knew_before_is_measured_once(train, monkeypatch):
     other = events(train("other", *settings, "engine.precision=bf16"), "eval")[0]
     assert other["loss"] != first["loss"]
     assert len(measured) == 5
+
+
+MEASURE = '''
+from danlu.objectives.sft import SFT
+
+class Mine(SFT):
+    """Measures louder."""
+
+    def measure(self, models, pack):
+        loss = super().measure(models, pack)
+        loss.total = loss.total * {factor}
+        return loss
+'''
+
+
+def test_what_code_from_outside_measures_is_never_remembered(train, tmp_path, monkeypatch):
+    """It may change between two runs and keep its name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = ("engine.steps=1", "data.held_out=4", "objective={name: 'my_measures:Mine'}", "allow_code=true")
+    before = []
+    for factor in (1, 2):
+        (tmp_path / "my_measures.py").write_text(MEASURE.format(factor=factor))
+        sys.modules.pop("my_measures", None)
+        importlib.invalidate_caches()
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+        before.append(events(train(f"run-{factor}", *settings), "eval")[0]["loss"])
+    assert before[1] == pytest.approx(2 * before[0])
 
 
 def test_data_over_its_limits_stops_before_anything_is_trained(train, tmp_path, monkeypatch):

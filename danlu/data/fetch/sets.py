@@ -18,7 +18,7 @@ from danlu.core.parts import did_you_mean
 from danlu.data.catalogue import FETCHED, HUB, Entry, Remote, catalogue, raw_folder
 from danlu.data.checksum import sha1_of
 from danlu.data.fetch.download import Download, Fetched, Progress
-from danlu.data.fetch.prepare import make
+from danlu.data.fetch.results import make
 from danlu.data.hub.address import hub_set, url_of
 from danlu.data.hub.files import listing
 from danlu.data.registry import how_to_fetch

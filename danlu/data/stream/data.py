@@ -10,12 +10,10 @@ from pathlib import Path
 
 from danlu.core.errors import DataError, UserError
 from danlu.data.cache import TokenSet
-from danlu.data.chunks import Work
 from danlu.data.config import DataConfig
 from danlu.data.files.manifest import shard_of
 from danlu.data.files.read import num_rows
 from danlu.data.files.url import File
-from danlu.data.formats import formats
 from danlu.data.mixture import Blend, Held, Unit
 from danlu.data.packing import Pack
 from danlu.data.recognise import format_of
@@ -80,10 +78,8 @@ class StreamedData:
         """What decides the tokens and their order, by source: files are told by their names and sizes."""
         keys = {}
         for source, name in zip(self.config.sources, self.names, strict=True):
-            made_of = self.maker.common_key | {
+            made_of = self.maker.settings(source, self.format(source)) | {
                 "files": [[str(file), size_of(file)] for file in source.files],
-                "source": source.model_dump(mode="json", include={"system", "unit", "on_damage"}),
-                "format": formats.name_of(self.format(source)),
                 "lanes": self.num_lanes,
             }
             keys[name] = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
@@ -118,7 +114,7 @@ class StreamedData:
             raise UserError(NO_STEPS)
         config, workers = self.config, self.config.workers
         works = {
-            name: Work(source, self.format(source), self.maker.tokenizer, self.template, self._most, config.too_long)
+            name: self.maker.work(source, self.format(source))
             for source, name in zip(config.sources, self.names, strict=True)
         }
         return Stream(
@@ -132,10 +128,6 @@ class StreamedData:
             rank=rank,
             ranks=ranks,
         )
-
-    @property
-    def _most(self) -> int:
-        return 1 << 60 if self.config.documents == "together" else self.config.max_length
 
     def _lanes(self) -> list[Lane]:
         config, count, blend = self.config, self.num_lanes, self.blend()
