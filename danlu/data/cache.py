@@ -59,13 +59,13 @@ class TokenSet:
 
     def row(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """(ids[n], trained[n]) of one row."""
-        start, end = self.offsets[number : number + 2]
+        start, end = self.offsets[number : number + 2].tolist()
         return self.ids[start:end], self.trained[start:end]
 
     def place(self, number: int) -> Place:
         """Which file and row this came from."""
-        at, row, _ = self.places[number]
-        return int(at), int(row)
+        at, row, _ = self.places[number].tolist()
+        return at, row
 
     def was_cut(self, number: int) -> bool:
         """Whether a row is only a part of what was read."""

@@ -93,17 +93,18 @@ class Work:
                 f"{where}: {len(row.ids):,} tokens, more than max_length {self.max_length:,}; raise it, "
                 "or set too_long to truncate_right, truncate_left, split, sample or drop"
             )
+        if not long:
+            return [row]
         # a piece's first id is nobody's target
-        pieces = [piece for piece in (self.fitted(place, row) if long else [row]) if piece.trained[1:].any()]
+        pieces = [piece for piece in self.fitted(place, row) if piece.trained[1:].any()]
         if not pieces:
             dropped = self.too_long == "drop"
             too_long = f"longer than {self.max_length:,} tokens"
             report.drop(too_long if dropped else "nothing trained is left after truncation", where)
-        elif long:
+        else:
             (report.split if self.too_long == "split" else report.truncated).add(1, [where])
-        if long:
-            report.tokens_lost += len(row.ids) - sum(len(piece.ids) for piece in pieces)
-            report.trained_tokens_lost += num_trained(row) - sum(map(num_trained, pieces))
+        report.tokens_lost += len(row.ids) - sum(len(piece.ids) for piece in pieces)
+        report.trained_tokens_lost += num_trained(row) - sum(map(num_trained, pieces))
         return pieces
 
     def fitted(self, place: Place, row: Encoded) -> list[Encoded]:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_right, insort
 from collections import deque
+from operator import itemgetter
 
 
 class Pool:
@@ -23,7 +24,7 @@ class Pool:
 
     def rows(self) -> list[int]:
         """Who waits, the oldest first."""
-        return [row for _, _, row in sorted(self.by_length, key=lambda waiting: -waiting[1])]
+        return [row for _, _, row in sorted(self.by_length, key=itemgetter(1), reverse=True)]
 
     def pack(self, capacity: int) -> list[int]:
         """The next pack: the oldest row, so that none waits for ever, then the longest that still fit."""

@@ -57,8 +57,9 @@ class Rows:
 
     def pack(self, rows: Sequence[int]) -> Pack:
         """One pack of these rows."""
-        owners = np.searchsorted(self.bounds, rows, side="right") - 1
-        places = [(self.sets[at], int(self.number[row])) for at, row in zip(owners, rows, strict=True)]
+        owners = (np.searchsorted(self.bounds, rows, side="right") - 1).tolist()
+        numbers = self.number[list(rows)].tolist()
+        places = [(self.sets[at], number) for at, number in zip(owners, numbers, strict=True)]
         return Pack.of([one.row(number) for one, number in places], [one.segment(number) for one, number in places])
 
     def packs(self, capacity: int) -> list[Pack]:

@@ -28,7 +28,9 @@ class Tally:
             trained = (pack.targets >= 0).cumsum(0)[pack.cu_seqlens[1:] - 1].tolist()
             before = 0
             for segment, length, upto in zip(pack.segments, pack.lengths, trained, strict=True):
-                one = self.sources.setdefault(segment.source, Given())
+                one = self.sources.get(segment.source)
+                if one is None:
+                    one = self.sources[segment.source] = Given()
                 one.rows += 1
                 one.tokens += length
                 one.trained_tokens += upto - before

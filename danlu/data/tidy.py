@@ -18,18 +18,20 @@ def tidy(sample: Sample, system: str | None) -> list[str]:
 def tidy_chat(chat: Conversation) -> list[str]:
     """Mend a chat that does not go question, answer, question, answer."""
     changes = []
-    opening = 1 if chat.messages and chat.messages[0].role == "system" else 0
-    asked = next((n for n, one in enumerate(chat.messages) if n >= opening and one.role != "assistant"), None)
-    if asked is None:
-        raise Unreadable("no question" if chat.messages[opening:] else "no answer to learn from")
+    roles = [message.role for message in chat.messages]
+    opening = 1 if roles[:1] == ["system"] else 0
+    asked = opening
+    while asked < len(roles) and roles[asked] == "assistant":
+        asked += 1
+    if asked == len(roles):
+        raise Unreadable("no question" if roles[opening:] else "no answer to learn from")
     if asked > opening:
-        del chat.messages[opening:asked]
+        del chat.messages[opening:asked], roles[opening:asked]
         changes.append("an assistant's turn before any question was taken off")
-    last = max((n for n, one in enumerate(chat.messages) if one.role == "assistant"), default=None)
-    if last is None:
+    if "assistant" not in roles:
         raise Unreadable("no answer to learn from")
-    if last + 1 < len(chat.messages):
-        del chat.messages[last + 1 :]
+    if roles[-1] != "assistant":
+        del chat.messages[len(roles) - roles[::-1].index("assistant") :]
         changes.append("a last question without an answer was taken off")
     answers = [message for message in chat.messages if message.train]
     empty = [message for message in answers if is_empty(message)]

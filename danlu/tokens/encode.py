@@ -192,18 +192,18 @@ class Encoder:
         trained = np.zeros(len(ids), bool)
         for first, last in spans:
             trained[first:last] = True
-        return self.whole(ids, trained, written, document)
+        return self.whole(np.array(ids, np.uint32), trained, written, document)
 
-    def whole(self, ids: list[int], trained: np.ndarray, written: Written, document: bool) -> Encoded:
+    def whole(self, ids: np.ndarray, trained: np.ndarray, written: Written, document: bool) -> Encoded:
         """A sample with the bos and eos that belong to it."""
         before = self.bos if document else []
         after = self.eos if document or written.ends_open else []
         if before or after:
-            ids = [*before, *ids, *after]
+            ids = np.concatenate([np.array(before, np.uint32), ids, np.array(after, np.uint32)])
             trained = np.concatenate([np.ones(len(before), bool), trained, np.ones(len(after), bool)])
         trained[:1] = False  # nothing comes before the first id, so nothing can be asked to write it
         note = "no end of turn in the template: the tokenizer's eos was added" if written.ends_open else ""
-        return Encoded(np.array(ids, np.uint32), trained, note=note)
+        return Encoded(ids, trained, note=note)
 
 
 def is_text(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -20,7 +20,7 @@ class Quick:
 
     def __init__(self, backend: Tokenizer, words: Words) -> None:
         self.words = words
-        added = {token.content: [id] for id, token in backend.get_added_tokens_decoder().items()}
+        added = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
         longest_first = sorted(added, key=len, reverse=True)
         self.part = re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})").split
         words.keep(added)
@@ -35,23 +35,19 @@ class Quick:
         words = None if odd else Words.of(backend)
         return None if words is None else cls(backend, words)
 
-    def ids_and_masks(self, written: Sequence[Written | None]) -> list[tuple[list[int], np.ndarray] | None]:
+    def ids_and_masks(self, written: Sequence[Written | None]) -> list[tuple[np.ndarray, np.ndarray] | None]:
         """(ids[n], trained[n]) of each sample; none for those that only the tokenizer can do."""
         if not self.words.pays:
             return [None] * len(written)
         cut = [None if one is None else self.cut(one) for one in written]
-        self.words.learn([words for parts in cut if parts for words, _ in parts])
-        return [None if parts is None else self.join(parts) for parts in cut]
-
-    def join(self, parts: Parts) -> tuple[list[int], np.ndarray]:
-        """A sample's parts end to end."""
-        ids: list[int] = []
-        counts = []
-        for words, _ in parts:
-            before = len(ids)
-            ids += self.words.ids(words)
-            counts.append(len(ids) - before)
-        return ids, np.repeat(np.array([trained for _, trained in parts], bool), counts)
+        parts = list(chain.from_iterable(filter(None, cut)))
+        ids, counts = self.words.ids([words for words, _ in parts])
+        masks = np.repeat(np.array([trained for _, trained in parts], bool), counts)
+        ends = np.concatenate([[0], np.cumsum(counts)])[np.cumsum([0, *(len(parts or ()) for parts in cut)])].tolist()
+        return [
+            None if parts is None else (ids[begin:end], masks[begin:end])
+            for parts, (begin, end) in zip(cut, pairwise(ends), strict=True)
+        ]
 
     def cut(self, written: Written) -> Parts | None:
         """The parts of a sample.

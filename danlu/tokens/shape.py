@@ -24,12 +24,17 @@ class Shapes:
 
     def write(self, messages: Sequence[Message], invite: bool) -> str:
         """The chat as text."""
-        if self.looks == "inside" or len(messages) > LONGEST or any(message.facts for message in messages):
+        if self.looks == "inside" or len(messages) > LONGEST:
             return self.render(messages, invite)
-        said = [message.content for message in messages]
-        if self.looks == "at the ends" and any(words != words.strip() for words in said):
-            return self.render(messages, invite)
-        key = (invite, *((message.role, message.content == "") for message in messages))
+        said: list[str] = []
+        roles: list[str | bool] = [invite]
+        for message in messages:  # a million times: no generators, each of which costs more than the lines in it
+            words = message.content
+            if message.facts or (self.looks == "at the ends" and words != words.strip()):
+                return self.render(messages, invite)
+            said.append(words)
+            roles += (message.role, words == "")
+        key = tuple(roles)
         shape = self.known.get(key)
         if shape is None:
             shape = self.learn(messages, invite)

@@ -43,13 +43,14 @@ class Markers:
         tokens = tokenizer.added_tokens_decoder.values()
         texts = sorted({str(token) for token in tokens if token.special}, key=len, reverse=True)
         self.named = {name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str)}
-        self.first = {text[0] for text in texts if len(text) > 1}
+        first = "".join(re.escape(text[0]) for text in texts if len(text) > 1)
+        self.first = re.compile(f"[{first}]" if first else "(?!)")
         # Lookahead, so that overlapping markers are all found.
         self.pattern = re.compile("(?=" + "|".join(re.escape(text) for text in texts if len(text) > 1) + ")")
 
     def within(self, text: str) -> list[int]:
         """The places inside a text where a marker must be broken: after its first character."""
-        if not any(letter in text for letter in self.first):
+        if not self.first.search(text):
             return []
         return [found.start() + 1 for found in self.pattern.finditer(text)]
 
@@ -96,9 +97,11 @@ def write_chat(conversation: Conversation, scribe: Scribe, markers: Markers) -> 
 
 def guarded(chat: Conversation, markers: Markers) -> tuple[Conversation, str]:
     """The same chat, with every special token that somebody typed broken by a guard character; and that character."""
-    told = [facts for facts in (chat.facts, *(message.facts for message in chat.messages)) if facts]
-    typed = [*(message.content for message in chat.messages), *(text for facts in told for text in texts_in(facts))]
-    if not any(markers.within(text) for text in typed):
+    told = [facts for facts in [chat.facts, *[message.facts for message in chat.messages]] if facts]
+    typed = [message.content for message in chat.messages]
+    if told:
+        typed += texts_in(told)
+    if not any(map(markers.within, typed)):
         return chat, ""
     guard = next(letter for letter in GUARDS if not any(letter in text for text in typed))
 

@@ -7,10 +7,11 @@ that expression is known to cut alike is it used; everything else is left to the
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 from typing import Any, Literal, get_args
 
+import numpy as np
 import regex
 from tokenizers import Tokenizer
 
@@ -35,8 +36,10 @@ class Words:
         self.covers = pattern in (BYTE_LEVEL, LONE_DIGITS)
         self.find = regex.compile(pattern).findall
         self.find_ascii = quickest(pattern).findall
-        self.kept: dict[str, list[int]] = {}
-        self.known: dict[str, list[int]] = {}
+        self.numbers = Numbers()
+        self.counts = self.starts = np.zeros(0, np.int64)
+        self.flat = np.zeros(0, np.uint32)
+        self.num_kept = 0
         self.stable: dict[str, bool] = {}
         self.asked = self.new = 0
 
@@ -85,24 +88,52 @@ class Words:
         """Whether words come again: in a language that puts no spaces between them, most do not."""
         return self.asked < TRIED or self.new < TOO_MANY_NEW * self.asked
 
-    def keep(self, words: dict[str, list[int]]) -> None:
-        """Know the ids of these for ever."""
-        self.kept |= words
-        self.known |= words
+    def keep(self, words: Mapping[str, int]) -> None:
+        """Know these, each of one id, for ever."""
+        for word in words:
+            self.numbers[word]
+        self.add(np.array(list(words.values()), np.uint32), np.ones(len(words), np.int64))
+        self.num_kept = len(words)
 
-    def learn(self, every: Sequence[Sequence[str]]) -> None:
-        """Find out the ids of all words that are new, in one batch."""
-        if len(self.known) > MOST_WORDS:
-            self.known = dict(self.kept)
-        new = list(set(chain.from_iterable(every)).difference(self.known))
-        self.asked += sum(map(len, every))
+    def ids(self, every: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """The ids[n] of all words end to end, and how many each list of them has; new words are encoded at once."""
+        if len(self.numbers) > MOST_WORDS:
+            self.forget()
+        sizes = np.fromiter(map(len, every), np.int64, len(every))
+        words = np.fromiter(map(self.numbers.__getitem__, chain.from_iterable(every)), np.int64, sizes.sum())
+        self.learn(len(words))
+        counts = self.counts[words]
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        places = np.repeat(self.starts[words] - ends[:-1], counts) + np.arange(ends[-1])
+        return self.flat[places], np.diff(ends[np.concatenate([[0], np.cumsum(sizes)])])
+
+    def learn(self, asked: int) -> None:
+        """Find out the ids of all words that have a number and nothing else."""
+        new = list(islice(self.numbers, len(self.counts), None))
+        self.asked += asked
         self.new += len(new)
-        found = self.backend.encode_batch_fast(new, add_special_tokens=False)
-        self.known.update(zip(new, (encoding.ids for encoding in found), strict=True))
+        if new:
+            found = self.backend.encode(new, is_pretokenized=True, add_special_tokens=False)
+            self.add(np.array(found.ids, np.uint32), np.bincount(found.word_ids, minlength=len(new)))  # type: ignore[arg-type]
 
-    def ids(self, words: Iterable[str]) -> Iterator[int]:
-        """The ids of words that were learnt, end to end."""
-        return chain.from_iterable(map(self.known.__getitem__, words))
+    def add(self, ids: np.ndarray, counts: np.ndarray) -> None:
+        """Words that have a number now, whose ids[sum of counts] stand end to end."""
+        self.starts = np.concatenate([self.starts, len(self.flat) + np.cumsum(counts) - counts])
+        self.counts = np.concatenate([self.counts, counts])
+        self.flat = np.concatenate([self.flat, ids])
+
+    def forget(self) -> None:
+        """Know only what is kept: each of that has one id, and they come first."""
+        self.numbers = Numbers(islice(self.numbers.items(), self.num_kept))
+        self.starts, self.counts, self.flat = (one[: self.num_kept] for one in (self.starts, self.counts, self.flat))
+
+
+class Numbers(dict[str, int]):
+    """Each word's number, in the order in which they were first asked for."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = len(self)
+        return len(self) - 1
 
 
 def pattern_of(step: dict[str, Any]) -> str | None:

@@ -88,8 +88,22 @@ def test_a_tokenizer_that_cuts_in_another_way_is_left_alone():
 def test_words_that_never_come_again_are_left_to_the_tokenizer():
     words = Words.of(tiny_tokenizer().backend_tokenizer)
     assert words is not None
-    words.learn([[f"word{n}"] for n in range(60_000)])
+    words.ids([[f"word{n}"] for n in range(60_000)])
     assert not words.pays
+
+
+def test_what_was_forgotten_is_learnt_again(monkeypatch):
+    backend = tiny_tokenizer().backend_tokenizer
+    words = Words.of(backend)
+    assert words is not None
+    words.keep({"<s>": 0, "</s>": 1})
+    monkeypatch.setattr("danlu.tokens.words.MOST_WORDS", 3)
+    for lists in ([["one", " two"], ["</s>"]], [[" two", " four"]], [[], ["</s>", "one", "one"]]):
+        ids, counts = words.ids(lists)
+        own = [[1] if word == "</s>" else backend.encode(word).ids for some in lists for word in some]
+        assert ids.tolist() == [id for some in own for id in some]
+        sizes = [sum(len(backend.encode(word).ids) if word != "</s>" else 1 for word in some) for some in lists]
+        assert counts.tolist() == sizes
 
 
 def test_an_expression_for_ascii_keeps_its_meaning():
