@@ -1,6 +1,7 @@
 """How much arithmetic a training step needs, for model flops utilisation (MFU)."""
 
 from danlu.models.policy import Policy
+from danlu.models.quantized_linear import packed_weights
 
 
 def flops_per_token(policy: Policy) -> float:
@@ -11,4 +12,4 @@ def flops_per_token(policy: Policy) -> float:
     embeddings = policy.inner.get_input_embeddings().weight
     tied = policy.head.module is not None and embeddings is getattr(policy.head.module, "weight", None)
     counted = [p for p in policy.parameters() if p is not embeddings or tied]
-    return float(sum((6 if p.requires_grad else 4) * p.numel() for p in counted))
+    return float(sum((6 if p.requires_grad else 4) * p.numel() for p in counted) + 4 * packed_weights(policy))

@@ -6,6 +6,7 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import Tensor, nn
 
 from danlu.models.kernels.lora_linear import LoRALinear
+from danlu.models.quantized_linear import QuantizedLinear
 
 
 def fuse_lora(model: nn.Module) -> int:
@@ -17,10 +18,10 @@ def fuse_lora(model: nn.Module) -> int:
 
 
 def is_plain(layer: PeftLinear) -> bool:
-    """One adapter beside an unquantised linear, without bias, dropout or a variant such as DoRA."""
-    names = layer.active_adapters
+    """One adapter beside a plain linear or one quantized here, without bias, dropout or a variant such as DoRA."""
+    names, base = layer.active_adapters, layer.get_base_layer()
     return (
-        type(layer.get_base_layer()) is nn.Linear
+        (type(base) is nn.Linear or isinstance(base, QuantizedLinear))
         and len(names) == 1
         and not layer.lora_variant
         and isinstance(layer.lora_dropout[names[0]], nn.Identity)
@@ -38,4 +39,5 @@ def fused_forward(layer: PeftLinear, x: Tensor, *args: object, **kwargs: object)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     if a.dtype != x.dtype:
         return PeftLinear.forward(layer, x)
-    return LoRALinear.apply(x, base.weight, base.bias, a, b, layer.scaling[name])  # type: ignore[no-any-return]
+    weight = base if isinstance(base, QuantizedLinear) else base.weight
+    return LoRALinear.apply(x, weight, base.bias, a, b, layer.scaling[name])  # type: ignore[no-any-return]

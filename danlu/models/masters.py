@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from danlu.models.quantized_linear import quantized_layers
+
 
 class Masters:
     """The weights of a module that learn, by parameter name, in fp32.
@@ -22,6 +24,8 @@ class Masters:
         for parameter in module.parameters():
             if parameter.is_floating_point() and parameter.dtype != dtype:
                 parameter.data = parameter.data.to(dtype)
+        for layer in quantized_layers(module):
+            layer.to(dtype)  # what it is multiplied in; its codes stay
 
     def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         master = nn.Parameter(parameter.detach().to(torch.float32, copy=True))

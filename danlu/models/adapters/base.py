@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from danlu.core.parts import Part
+from danlu.models.quantized_linear import packed_weights
 
 
 class Adapter(Part):
@@ -28,7 +29,7 @@ class Adapter(Part):
 def trainable_report(model: nn.Module) -> str:
     """`trainable params: 4,884,480 || all params: 139,399,488 || trainable%: 3.5039`"""
     learning = sum(num_weights(parameter) for parameter in model.parameters() if parameter.requires_grad)
-    total = sum(num_weights(parameter) for parameter in model.parameters())
+    total = sum(num_weights(parameter) for parameter in model.parameters()) + packed_weights(model)
     return f"trainable params: {learning:,} || all params: {total:,} || trainable%: {100 * learning / total:.4f}"
 
 
