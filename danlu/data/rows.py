@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from danlu.data.cache import TokenSet
+from danlu.data.files.url import Url, is_url, stored_bytes
 from danlu.data.mixture import Held, Unit
 from danlu.data.order import smallest
 from danlu.data.packing import Pack, best_fit
@@ -69,4 +70,4 @@ class Rows:
 
 def stored(files: Sequence[str]) -> float:
     """The size of some files, as they lie there."""
-    return float(sum(Path(file).stat().st_size for file in files))
+    return float(sum(stored_bytes(Url(file) if is_url(file) else Path(file)) for file in files))

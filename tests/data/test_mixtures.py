@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import Path
 
+import fsspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from danlu.data.mixtures.concat import Concat
 from danlu.data.mixtures.interleave import Interleave
 from danlu.data.mixtures.policy import Policy
 from danlu.data.mixtures.shares import Shares
-from danlu.data.rows import Rows
+from danlu.data.rows import Rows, stored
 from danlu.data.tally import Tally
 from tests.data.fake_sets import FakeSet, fake_rows, sources_of
 
@@ -173,6 +174,15 @@ def test_shares_of_tokens(by):
     steps = list(islice(loader(rows, Shares(shares=[3, 1], by=by), epochs=None), 100))
     realised = Tally.of(steps[-1].cursor["given"]).realised({"a": 400, "b": 4000})
     assert realised["a"][f"share_of_{by}"] == pytest.approx(0.75, abs=0.01)
+
+
+def test_files_behind_a_url_have_a_size_too():
+    files = fsspec.filesystem("memory")
+    files.pipe("/danlu-sizes/a.jsonl", bytes(900))
+    files.pipe("/danlu-sizes/b.jsonl", bytes(100))
+    assert stored(["memory://danlu-sizes/a.jsonl", "memory://danlu-sizes/b.jsonl"]) == 1000
+    with pytest.raises(DataError, match=r"memory://danlu-sizes/gone\.jsonl: cannot be asked for its size"):
+        stored(["memory://danlu-sizes/gone.jsonl"])
 
 
 def test_shares_of_bytes_go_by_the_size_of_the_files(tmp_path):

@@ -112,6 +112,20 @@ def blocks_of(file: File) -> Iterator[bytes]:
             yield block
 
 
+def stored_bytes(file: File) -> int:
+    """A file's size, as it lies there."""
+    if isinstance(file, Path):
+        return file.stat().st_size
+    files, path = storage(str(file))
+    try:
+        size = files.size(path)
+    except Exception as error:  # each kind of storage has errors of its own
+        raise DataError(f"{file}: cannot be asked for its size ({type(error).__name__}: {error})") from error
+    if size is None:
+        raise DataError(f"{file}: its storage does not say how large it is; share by rows or tokens instead of bytes")
+    return int(size)
+
+
 def exists(url: Url) -> bool:
     """Whether a file is there."""
     files, path = storage(str(url))
