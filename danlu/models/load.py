@@ -3,11 +3,11 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from peft import PeftModel
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -22,6 +22,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from danlu.core.errors import UserError
 from danlu.core.parts import Config, did_you_mean
 from danlu.models.merge import merge
+from danlu.models.quantized_loading import Quantization, read_quantizer
+from danlu.models.quantizers.base import Quantizer, quantizers
 from danlu.models.quiet import without_bars
 from danlu.models.resolve import ADAPTER, MODEL, resolve
 from danlu.tokens.tokenizer import load_tokenizer
@@ -50,11 +52,29 @@ class ModelConfig(Config):
     """adapter folders that are merged into the model first, left to right"""
     rope_scaling: RopeScaling | None = None
     """stretch rotary positions for longer texts"""
+    quantizer: Annotated[Quantizer | None, quantizers] = None
+    """store the weights of the blocks in fewer bits, frozen, beside which an adapter learns"""
+
+    @model_validator(mode="after")
+    def _adapters_need_whole_weights(self) -> Self:
+        if self.quantizer is not None and self.adapters:
+            raise ValueError("adapters are merged into whole weights, and `quantizer` leaves none; merge them first")
+        return self
 
 
-def build_model(config: ModelConfig, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """The plain model that a run begins from, with every adapter merged into it."""
-    model = load_model(resolve(config.path), dtype, rope_scaling=config.rope_scaling)
+def build_model(
+    config: ModelConfig, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> PreTrainedModel:
+    """The plain model that a run begins from, with every adapter merged into it; quantized right on the device."""
+    folder = resolve(config.path)
+    if config.quantizer is not None:
+        if (folder / ADAPTER).is_file():
+            raise UserError(
+                f"model.quantizer: {config.path} is an adapter, which is merged into whole weights; merge it first, or "
+                "give its base as the path and it as adapter.start"
+            )
+        return load_base(folder, dtype, config.rope_scaling, config.quantizer, device)
+    model = load_model(folder, dtype, rope_scaling=config.rope_scaling)
     folders = [resolve(adapter) for adapter in config.adapters]
     for folder in folders:
         model = load_adapter(plain(model), folder)
@@ -73,7 +93,10 @@ def plain(model: nn.Module) -> PreTrainedModel:
 def load_model(
     folder: Path, dtype: torch.dtype | None = None, *, rope_scaling: RopeScaling | None = None
 ) -> PreTrainedModel | PeftModel:
-    """The model of a folder, in a dtype or as it is stored; an adapter's folder gives its base and the adapter."""
+    """The model of a folder, in a dtype or as it is stored; an adapter's folder gives its base and the adapter.
+
+    The base is quantized if that is what the adapter learned beside.
+    """
     if not (folder / ADAPTER).is_file():
         return load_base(folder, dtype, rope_scaling)
     base = base_of(folder)
@@ -81,7 +104,7 @@ def load_model(
         raise UserError(
             f"{folder}: its base {base} is itself an adapter; give the model as path and both in `model.adapters`"
         )
-    return load_adapter(load_base(base, dtype, rope_scaling), folder)
+    return load_adapter(load_base(base, dtype, rope_scaling, read_quantizer(folder)), folder)
 
 
 def base_of(folder: Path) -> Path:
@@ -115,14 +138,22 @@ def load_adapter(model: PreTrainedModel, folder: Path, *, learns: bool = False) 
         raise UserError(f"{folder}: this adapter does not fit {model.name_or_path}: {error}") from error
 
 
-def load_base(folder: Path, dtype: torch.dtype | None, rope_scaling: RopeScaling | None = None) -> PreTrainedModel:
-    """A whole model; every weight must be in the folder."""
+def load_base(
+    folder: Path,
+    dtype: torch.dtype | None,
+    rope_scaling: RopeScaling | None = None,
+    quantizer: Quantizer | None = None,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """A whole model; every weight must be in the folder. With a quantizer, each is packed as it is read."""
     check_config(folder)
     check_safetensors(folder, "model")
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if rope_scaling is not None:
             stretch(config, rope_scaling)
+        if quantizer is not None and "quantization_config" in config.to_dict():
+            raise UserError(f"model.quantizer: {folder} holds quantized weights already; leave it out")
         with without_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -132,7 +163,11 @@ def load_base(folder: Path, dtype: torch.dtype | None, rope_scaling: RopeScaling
                 trust_remote_code=False,
                 local_files_only=True,
                 output_loading_info=True,
+                quantization_config=quantizer and Quantization(quantizer),
+                device_map={"": device} if quantizer is not None and device is not None else None,
             )
+    except UserError:
+        raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder}: {error}") from error
     model, found = loaded

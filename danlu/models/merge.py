@@ -13,7 +13,7 @@ def merge(model: PeftModel) -> PreTrainedModel:
     base = model.get_base_model()
     assert isinstance(base, PreTrainedModel)
     if base.config.to_dict().get("quantization_config"):
-        raise UserError("an adapter is merged into whole weights, and these are quantized; load the base in bfloat16")
+        raise UserError("an adapter is merged into whole weights, and these are quantized; take the base as it was")
     dtype = base.dtype
     # peft rounds the sum of the matrices before it adds it; a bfloat16 weight would be rounded twice
     for parameter in model.parameters():

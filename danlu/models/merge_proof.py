@@ -12,6 +12,7 @@ from danlu.core.errors import UserError
 from danlu.core.files import folder_at_once
 from danlu.models.load import base_of, load_model, read_config, tokenizer_folder
 from danlu.models.merge import merge
+from danlu.models.quantized_loading import FILE
 from danlu.models.resolve import MODEL, resolve
 from danlu.models.save import save_tokenizer, save_weights
 from danlu.tokens.templates.base import Template
@@ -42,6 +43,11 @@ def merge_adapter(
     source = resolve(adapter)
     if into.exists():
         raise UserError(f"{into}: already there; name a new folder")
+    if (source / FILE).is_file():
+        raise UserError(
+            f"{adapter}: it learned beside quantized weights ({FILE}), and is merged into whole ones, beside which "
+            f"it is not quite the same; to merge it all the same, remove {source / FILE}"
+        )
     model = load_model(source, torch.float32)
     if not isinstance(model, PeftModel):
         raise UserError(f"{adapter}: a whole model, there is no adapter to merge")

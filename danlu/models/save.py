@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from danlu.core.files import write_json
+from danlu.models.quantized_loading import write_quantizer
 from danlu.models.quiet import without_bars
 from danlu.tokens.templates.base import Template, stop_ids
 
@@ -35,7 +36,7 @@ def newest(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_adapter(model: PeftModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
-    """adapter_model.safetensors and adapter_config.json, which names the base model."""
+    """adapter_model.safetensors and adapter_config.json, which names the base model; how that was quantized."""
     # without False, peft asks the hub whether the base model's vocabulary was another
     model.save_pretrained(str(folder), state_dict=newest(model, state or {}), save_embedding_layers=False)
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -43,6 +44,7 @@ def save_adapter(model: PeftModel, folder: Path, state: dict[str, Tensor] | None
         # peft drops the output layer's name here, and knows by no other that it is tied when it loads GPT-2 or Falcon
         config["modules_to_save"] = sorted({*config["modules_to_save"], "lm_head"})
         write_json(folder / "adapter_config.json", config)
+    write_quantizer(model, folder)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, template: Template, folder: Path) -> None:

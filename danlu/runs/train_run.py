@@ -17,6 +17,7 @@ from danlu.models.adapters import adapters
 from danlu.models.adapters.base import Adapter
 from danlu.models.adapters.lora import Lora
 from danlu.models.load import ModelConfig
+from danlu.models.quantizers.base import quantizers
 from danlu.objectives import objectives
 from danlu.objectives.base import Objective
 
@@ -45,6 +46,14 @@ class TrainRun(Config):
     def _streams_have_no_epochs(self) -> Self:
         if self.data.streaming is not None and self.engine.steps is None:
             raise ValueError(NO_STEPS)
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_weights_do_not_learn(self) -> Self:
+        why = self.adapter.needs_whole_weights
+        if self.model.quantizer is not None and why:
+            names = quantizers.name_of(self.model.quantizer), adapters.name_of(self.adapter)
+            raise ValueError(f"model.quantizer {names[0]}: adapter {names[1]} {why}; use plain lora, or no quantizer")
         return self
 
     def must_not_change(self) -> dict[str, Any]:

@@ -13,6 +13,11 @@ from danlu.models.quantized_linear import packed_weights
 class Adapter(Part):
     """Which weights of a model learn."""
 
+    @property
+    def needs_whole_weights(self) -> str | None:
+        """Why it cannot work beside quantized weights; None where it can."""
+        return "learns the weights themselves"
+
     def apply(self, model: PreTrainedModel) -> nn.Module:
         """Mark the weights that learn, and return the model, possibly wrapped."""
         raise NotImplementedError

@@ -49,6 +49,11 @@ class Lora(Adapter):
     start: str | None = None
     """go on with the adapter in this folder, whose rank and targets hold"""
 
+    @property
+    def needs_whole_weights(self) -> str | None:
+        """DoRA measures the columns of the weights."""
+        return "with dora measures the weights themselves" if self.dora else None
+
     def apply(self, model: PreTrainedModel) -> nn.Module:
         """Freeze the model and put the matrices beside the chosen layers, in float32."""
         if self.start is not None:
