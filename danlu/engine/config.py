@@ -1,15 +1,17 @@
 """How a run trains: length, optimiser, precision, memory, saving and evaluation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from danlu.core.devices import Precision
 from danlu.core.parts import Config
 from danlu.engine.optimizers.adamw import AdamW
 from danlu.engine.optimizers.base import Optimizer, optimizers
 from danlu.engine.schedules.base import Schedule, schedules
+from danlu.engine.schedules.constant import Constant
 from danlu.engine.schedules.cosine import Cosine
+from danlu.engine.schedules.warmup import Warmup
 
 
 class SaveConfig(Config):
@@ -61,3 +63,12 @@ class EngineConfig(Config):
     """checkpoints"""
     evaluate: EvaluateConfig = EvaluateConfig()
     """held-out loss"""
+
+    @model_validator(mode="after")
+    def _some_optimizers_take_no_schedule(self) -> Self:
+        if not self.optimizer.takes_schedule and not isinstance(self.schedule, (Constant, Warmup)):
+            raise ValueError(
+                f"optimizer {optimizers.name_of(self.optimizer)} averages instead of lowering its rate; "
+                "say schedule: {name: constant, warmup: 0.03}"
+            )
+        return self

@@ -35,6 +35,7 @@ class Engine:
         self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
         self.device = self.accelerator.device
         self.dtype = compute_dtype(config.precision, self.device)
+        config.optimizer.check(self.device)
 
     @property
     def rank(self) -> int:

@@ -7,6 +7,7 @@ moments to bf16. Parameters are known by name, so neither their order nor the or
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -35,18 +36,19 @@ def restore_optimizer(
 ) -> None:
     """Put an optimiser over the same parameters into the saved state."""
     by_members = {frozenset(group["parameters"]): group["options"] for group in saved["groups"]}
+    decoder = Decoder(tensors)
     for group in optimizer.param_groups:
         members = frozenset(names[parameter] for parameter in group["params"])
         if members not in by_members:
             raise CheckpointError(_other_groups(members, by_members))
-        group.update({key: _decode(value, tensors) for key, value in by_members[members].items()})
+        group.update({key: decoder.decode(value) for key, value in by_members[members].items()})
     optimizer.state.clear()
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             values = saved["state"].get(names[parameter])
             if values is not None:
-                decoded = {key: _decode(value, tensors) for key, value in values.items()}
-                optimizer.state[parameter] = {k: _place(k, v, parameter, group) for k, v in decoded.items()}
+                placed = {key: decoder.decode(value, _device(key, parameter, group)) for key, value in values.items()}
+                optimizer.state[parameter] = placed
 
 
 def _options(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -81,23 +83,32 @@ class Encoder:
         return first
 
 
-def _decode(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    kind, content = next(iter(value.items()))
-    if kind == "tensor":
-        return tensors[content].clone()  # an in-place update must not write to the file's buffer
-    if kind == "dict":
-        return {key: _decode(one, tensors) for key, one in content}
-    return (list if kind == "list" else tuple)(_decode(one, tensors) for one in content)
+class Decoder:
+    """Turns JSON back into values. What was one tensor for several parameters is one again."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._made: dict[tuple[str, str], Tensor] = {}
+
+    def decode(self, value: Any, device: torch.device | str = "cpu") -> Any:
+        """The value, its tensors on a device."""
+        if not isinstance(value, dict):
+            return value
+        kind, content = next(iter(value.items()))
+        if kind == "tensor":
+            place = (content, str(device))
+            if place not in self._made:  # copied: an in-place update must not write to the file's buffer
+                self._made[place] = self._tensors[content].to(device, copy=True)
+            return self._made[place]
+        if kind == "dict":
+            return {key: self.decode(one, device) for key, one in content}
+        return (list if kind == "list" else tuple)(self.decode(one, device) for one in content)
 
 
-def _place(key: str, value: Any, parameter: nn.Parameter, group: Mapping[str, Any]) -> Any:
-    """On the parameter's device; a step count belongs there only when the kernel reads it."""
-    if not isinstance(value, Tensor):
-        return value
+def _device(key: str, parameter: nn.Parameter, group: Mapping[str, Any]) -> torch.device | str:
+    """The parameter's; a step count belongs there only when the kernel reads it."""
     on_device = key != "step" or group.get("fused") or group.get("capturable")
-    return value.to(parameter.device if on_device else "cpu")
+    return parameter.device if on_device else "cpu"
 
 
 def _other_groups(members: frozenset[str], saved: Mapping[frozenset[str], Any]) -> str:

@@ -121,7 +121,8 @@ class Session:
             return known
         policy = self.training.models["policy"].eval()
         try:
-            found = held_out_loss(partial(self._measure_pack, stop), self.held_out)
+            with self.training.measured():
+                found = held_out_loss(partial(self._measure_pack, stop), self.held_out)
         finally:
             policy.train()
         if baseline:

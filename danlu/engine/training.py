@@ -1,9 +1,11 @@
 """What changes while a run trains: weights, optimiser and progress, and how they go to a checkpoint and come back."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from danlu.engine.checkpoint import Checkpoint, Checkpoints
 from danlu.engine.config import EngineConfig
@@ -45,6 +47,16 @@ class Training:
         self.masters.publish()
         return lr
 
+    def results(self) -> dict[str, Tensor]:
+        """fp32 values of what the run has learned, by name; for most optimisers, the masters."""
+        others = self.config.optimizer.results(self.optimizer)
+        return self.masters.state() | {self.names[parameter]: value for parameter, value in others.items()}
+
+    def measured(self) -> AbstractContextManager[None]:
+        """Inside, the models compute with the results."""
+        others = self.config.optimizer.results(self.optimizer)
+        return self.masters.showing({self.names[parameter]: value for parameter, value in others.items()})
+
     def save(
         self, checkpoints: Checkpoints, write_weights: Callable[[Path], None], *, best: bool = False
     ) -> Path | None:
@@ -58,12 +70,17 @@ class Training:
             best=best,
         )
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Become what was saved."""
+    def take(self, checkpoint: Checkpoint) -> None:
+        """The weights and the optimiser's state of a checkpoint."""
         self.masters.load(checkpoint.tensors("masters"))
         restore_optimizer(
             self.optimizer, self.names, checkpoint.tensors("optimizer"), checkpoint.state("optimizer_structure")
         )
+        self.config.optimizer.resumed(self.optimizer)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Become what was saved."""
+        self.take(checkpoint)
         self.progress = Progress(**checkpoint.state("progress"))
 
     def shrink_loss_scale(self) -> bool:

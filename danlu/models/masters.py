@@ -1,6 +1,7 @@
 """fp32 masters: a model may compute in bf16 or fp16, but what learns is kept, summed and updated in fp32."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,22 @@ class Masters:
         """Round the masters into the weights that the model computes with."""
         if self._pairs:
             torch._foreach_copy_([parameter for _, parameter in self._pairs], [master for master, _ in self._pairs])
+
+    @contextmanager
+    def showing(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, the model computes with other values, given by name; the masters are the same bits afterwards."""
+        shown = {id(self.parameters[name]): value for name, value in values.items()}
+        copies = [(parameter, shown[id(master)]) for master, parameter in self._pairs if id(master) in shown]
+        if not self._pairs:
+            copies = [(self.parameters[name], value) for name, value in values.items()]
+        before = [parameter.detach().clone() for parameter, _ in copies]
+        try:
+            for parameter, value in copies:
+                parameter.data.copy_(value)
+            yield
+        finally:
+            for (parameter, _), value in zip(copies, before, strict=True):
+                parameter.data.copy_(value)
 
     @torch.no_grad()
     def load(self, values: dict[str, Tensor]) -> None:

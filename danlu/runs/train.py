@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -163,7 +163,7 @@ def lr_scales(run: TrainRun, models: Models) -> dict[str, float]:
 def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
     """What was learned so far, as plain transformers or peft reads it."""
     prefix = "policy.model."
-    state = {name.removeprefix(prefix): value for name, value in training.masters.state().items()}
+    state = {name.removeprefix(prefix): value for name, value in training.results().items()}
     run.adapter.save(training.models["policy"].model, folder, state)
 
 
@@ -172,14 +172,11 @@ def save_artifact(
 ) -> Path:
     """The trained model, or the best one if the recipe asks for it, with its tokenizer and template."""
     best = session.checkpoints.pointer("best")
-    with ExitStack() as after:
-        if run.engine.evaluate.keep_best and best is not None:
-            last = session.training.masters.state()
-            after.callback(session.training.masters.load, {name: value.clone() for name, value in last.items()})
-            session.training.masters.load(Checkpoint.open(best).tensors("masters"))
-        with folder_at_once(folder.final, replace=True) as aside:
-            write_weights(run, session.training, aside)
-            save_tokenizer(tokenizer, data.template, aside)
+    if run.engine.evaluate.keep_best and best is not None:
+        session.training.take(Checkpoint.open(best))
+    with folder_at_once(folder.final, replace=True) as aside:
+        write_weights(run, session.training, aside)
+        save_tokenizer(tokenizer, data.template, aside)
     return folder.final
 
 

@@ -119,6 +119,7 @@ def test_a_tensor_that_all_parameters_share_is_written_once(tmp_path):
     assert len(tensors) == 1
     restore_optimizer(optimizer, names(named), tensors, state)
     assert all(torch.equal(optimizer.state[parameter]["codes"], codes) for parameter in named.values())
+    assert len({id(optimizer.state[parameter]["codes"]) for parameter in named.values()}) == 1
 
 
 def test_neither_the_order_of_parameters_nor_of_groups_matters(tmp_path):

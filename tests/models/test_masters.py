@@ -161,3 +161,17 @@ def test_the_norm_is_that_of_all_gradients_together():
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.testing.assert_close(total_norm(gradients), flat.norm())
     assert total_norm([]) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_other_values_are_shown_for_a_while_and_cost_no_bit(dtype):
+    net = Net()
+    masters = Masters(net, dtype)
+    before = {name: value.clone() for name, value in masters.state().items()}
+    model = {name: value.clone() for name, value in net.state_dict().items()}
+    other = torch.randn(8, 6)
+    with masters.showing({"first.weight": other}):
+        assert torch.equal(net.first.weight, other.to(dtype))
+        assert torch.equal(net.last.weight, model["last.weight"])
+    assert all(torch.equal(value, before[name]) for name, value in masters.state().items())
+    assert all(torch.equal(value, model[name]) for name, value in net.state_dict().items())

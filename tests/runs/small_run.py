@@ -12,8 +12,13 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import pytest
+
+from danlu.engine import loop
 from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.engine import Engine
 from danlu.engine.metrics import read_metrics
+from danlu.engine.training import Training
 from danlu.runs.folder import is_run_folder
 from danlu.runs.start import start
 
@@ -82,6 +87,20 @@ class SmallRun:
             allow_config_change=allow_config_change,
         )
         return result(folder)
+
+    def die(self, folder: Path, after: int) -> None:
+        """Begin, and end without a word after so many steps."""
+        train_step = loop.train_step
+
+        def dies(engine: Engine, training: Training, *given: Any) -> Any:
+            if training.progress.step == after:
+                raise KeyboardInterrupt
+            return train_step(engine, training, *given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop, "train_step", dies)
+            with pytest.raises(KeyboardInterrupt):
+                self.go(folder)
 
 
 def result(folder: Path) -> dict[str, Any]:

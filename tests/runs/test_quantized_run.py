@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from danlu.core.errors import UserError
-from danlu.engine import loop
 from danlu.engine.metrics import read_metrics
 from danlu.models import load
 from danlu.models.load import load_model
@@ -28,20 +27,10 @@ def test_it_learns_and_its_artifact_is_what_was_trained(tmp_path, quantizer, mor
     assert json.loads((tmp_path / "run/final/quantizer.json").read_text())["quantizer"]["name"] == quantizer
 
 
-def test_it_resumes_to_the_same_bits(tmp_path, monkeypatch):
+def test_it_resumes_to_the_same_bits(tmp_path):
     small = SmallRun(tmp_path, ("model.quantizer={name: nf4, double_quant: true}", "engine.steps=6"))
     oracle = small.go(tmp_path / "oracle")
-    train_step = loop.train_step
-
-    def dies(engine, training, *given):
-        if training.progress.step == 4:
-            raise KeyboardInterrupt
-        return train_step(engine, training, *given)
-
-    monkeypatch.setattr(loop, "train_step", dies)
-    with pytest.raises(KeyboardInterrupt):
-        small.go(tmp_path / "run")
-    monkeypatch.undo()
+    small.die(tmp_path / "run", after=4)
     assert small.go(tmp_path / "run") == oracle
 
 

@@ -1,14 +1,10 @@
 """Adam with decoupled weight decay: https://arxiv.org/abs/1711.05101"""
 
-from typing import Annotated
-
-from pydantic import Field, PositiveFloat
+from pydantic import PositiveFloat
 from torch.optim import AdamW as TorchAdamW
 from torch.optim import Optimizer as TorchOptimizer
 
-from danlu.engine.optimizers.base import Groups, Optimizer
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
+from danlu.engine.optimizers.base import Beta, Groups, Optimizer
 
 
 class AdamW(Optimizer):

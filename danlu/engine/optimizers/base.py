@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import NonNegativeFloat
+import torch
+from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer as TorchOptimizer
 
 from danlu.core.parts import Folder, Part
 
 Groups = list[dict[str, Any]]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 # Llama's `norm.weight` and `input_layernorm.weight`, GPT-2's `ln_f.weight`, Mamba's `A_log`: never decayed
 UNDECAYED = re.compile(r"(^|\.)(\w*norm\w*|ln|ln_\w+)\.weight$|(^|[._])bias$|(^|\.)A_log$", re.IGNORECASE)
@@ -18,6 +20,9 @@ UNDECAYED = re.compile(r"(^|\.)(\w*norm\w*|ln|ln_\w+)\.weight$|(^|[._])bias$|(^|
 
 class Optimizer(Part):
     """How gradients become updates."""
+
+    takes_schedule: ClassVar[bool] = True
+    """whether the rate may fall after the warm-up"""
 
     lr: NonNegativeFloat = 1e-4
     """the peak learning rate"""
@@ -45,6 +50,16 @@ class Optimizer(Part):
     def build(self, groups: Groups) -> TorchOptimizer:
         """The torch optimiser over these groups."""
         raise NotImplementedError
+
+    def check(self, device: torch.device) -> None:
+        """Raise a `SetupError` where it cannot work."""
+
+    def results(self, optimizer: TorchOptimizer) -> dict[nn.Parameter, Tensor]:
+        """The values to measure and to keep of those parameters whose own are only good to learn from."""
+        return {}
+
+    def resumed(self, optimizer: TorchOptimizer) -> None:
+        """Put the states that came from a checkpoint where this optimiser wants them."""
 
 
 def decays(name: str, parameter: Tensor) -> bool:

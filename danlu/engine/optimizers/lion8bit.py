@@ -1,0 +1,17 @@
+"""Lion with a state of 8 bits."""
+
+from bitsandbytes.optim import Lion8bit as TorchLion8bit
+from torch.optim import Optimizer as TorchOptimizer
+
+from danlu.engine.optimizers.base import Beta, Groups
+from danlu.engine.paged_states import PagedOptimizer
+
+
+class Lion8bit(PagedOptimizer):
+    """Lion that keeps its one mean in 8 bits: an eighth of AdamW's memory; small tensors keep 32."""
+
+    betas: tuple[Beta, Beta] = (0.9, 0.99)
+    """how much of the mean is in a step, and how slowly it forgets"""
+
+    def build(self, groups: Groups) -> TorchOptimizer:
+        return TorchLion8bit(groups, betas=self.betas, is_paged=self.paged)
