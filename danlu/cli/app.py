@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -76,6 +76,32 @@ def resume(run: Annotated[Path, typer.Argument(help="the folder of a run")]) -> 
         from danlu.runs.start import go_on
 
     go_on(run)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe")],
+    overrides: Overrides = None,
+    gpu: Annotated[
+        str | None, typer.Option(help="h100, a100, 4090 …, several with commas, all, or cpu; this machine if not given")
+    ] = None,
+    gpus: Annotated[int, typer.Option(help="how many of them share the run")] = 1,
+    parallel: Annotated[
+        Literal["ddp", "zero1", "zero2", "zero3"], typer.Option(help="what they deal out: nothing … weights too")
+    ] = "ddp",
+    offload: Annotated[
+        Literal["none", "optimizer", "all"], typer.Option(help="what is kept in the processor's memory")
+    ] = "none",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON, sizes in bytes")] = False,
+) -> None:
+    """Say what of a recipe takes how much memory, how fast it goes and what would help; no weights are read."""
+    with importing():
+        from danlu.runs.plan import plan as plan_run
+        from danlu.runs.recipe import load_recipe
+
+    run = load_recipe(recipe, ["data.sources=[]", *(overrides or [])])
+    names = gpu.split(",") if gpu else []
+    plan_run(run, names, ranks=gpus, parallel=parallel, offload=offload, as_json=as_json)
 
 
 @app.command()

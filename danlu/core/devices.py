@@ -5,11 +5,9 @@ from typing import Literal
 import torch
 
 from danlu.core.errors import SetupError
+from danlu.core.gpus import gpu_called
 
 Precision = Literal["auto", "bf16", "fp16", "fp32"]
-
-PEAK_BF16_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
-"""dense bf16 products a second with fp32 accumulation, from the makers' data sheets"""
 
 
 def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype:
@@ -51,5 +49,5 @@ def peak_flops(device: torch.device) -> float | None:
     """What the maker promises for bf16 products, or None where it is not known."""
     if device.type != "cuda":
         return None
-    name = torch.cuda.get_device_name(device)
-    return next((flops for model, flops in PEAK_BF16_FLOPS.items() if model in name), None)
+    known = gpu_called(torch.cuda.get_device_name(device))
+    return known and known.bf16_flops

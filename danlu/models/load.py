@@ -107,12 +107,12 @@ def load_model(
     return load_adapter(load_base(base, dtype, rope_scaling, read_quantizer(folder)), folder)
 
 
-def base_of(folder: Path) -> Path:
+def base_of(folder: Path, *, weights: bool = True) -> Path:
     """The folder of the model that an adapter belongs to."""
     base = read_config(folder / ADAPTER).get("base_model_name_or_path")
     if not base:
         raise UserError(f"{folder / ADAPTER}: base_model_name_or_path is missing; write the base model's folder there")
-    return resolve(base)
+    return resolve(base, weights=weights)
 
 
 def tokenizer_folder(folder: Path) -> Path:

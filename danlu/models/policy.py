@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftModel
@@ -40,6 +41,9 @@ class Policy(nn.Module):
     `packed` says whether its attention can keep segments apart in one stream. It is found out by trying: models whose
     attention cannot (ALiBi, recurrent state) read their segments one after another, which is slower and as right.
     """
+
+    recomputation: ClassVar[dict[str, Any]] = {"use_reentrant": False}
+    """how torch recomputes a block in the backward pass"""
 
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
@@ -94,7 +98,7 @@ class Policy(nn.Module):
 
     def recompute(self, num_blocks: int | None) -> None:
         """Gradient checkpointing: recompute the first `num_blocks` blocks (None: all) in the backward pass."""
-        self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=self.recomputation)
         _, blocks = blocks_of(self.inner)
         for block in list(blocks)[len(blocks) if num_blocks is None else num_blocks :]:
             block.gradient_checkpointing = False  # type: ignore[assignment]

@@ -13,10 +13,11 @@ from danlu.models.builtin.catalogue import PREFIX, ROOM, builtin_folder
 MODEL, ADAPTER = "config.json", "adapter_config.json"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+HUB_FILES_WITHOUT_WEIGHTS = [pattern for pattern in HUB_FILES if pattern != "*.safetensors"]
 
 
-def resolve(path: str | Path) -> Path:
-    """The folder with the model's or adapter's own files."""
+def resolve(path: str | Path, *, weights: bool = True) -> Path:
+    """The folder with the model's or adapter's own files; of a hub model without its `weights` if not wanted."""
     name = str(path)
     if name.startswith(PREFIX):
         return builtin_folder(name.removeprefix(PREFIX))
@@ -26,7 +27,7 @@ def resolve(path: str | Path) -> Path:
     if folder.is_file():
         raise UserError(f"{name}: a model is a folder with {MODEL} and safetensors, found a file")
     if HUB_ID.fullmatch(name):
-        return from_hub(name)
+        return from_hub(name, HUB_FILES if weights else HUB_FILES_WITHOUT_WEIGHTS)
     built_in = rebuilt(folder)
     if built_in is not None:
         return built_in
@@ -68,10 +69,10 @@ def listing(folder: Path) -> str:
     return ", ".join(names[:8]) + (" …" if len(names) > 8 else "") if names else "an empty folder"
 
 
-def from_hub(name: str) -> Path:
+def from_hub(name: str, files: list[str]) -> Path:
     """A hub model from the Hugging Face cache, or downloaded now; weights are taken as safetensors only."""
     try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(name, allow_patterns=files))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         raise UserError(
             f"{name}: no such folder here, and the hub did not give it ({type(error).__name__}); without a network, "

@@ -29,6 +29,15 @@ class Optimizer(Part):
     weight_decay: NonNegativeFloat = 0.0
     """how strongly weights are pulled to zero; biases and norms never are"""
 
+    @property
+    def bytes_per_weight(self) -> float:
+        """State that is kept for each weight that learns; Adam's is two fp32 moments."""
+        return 8.0
+
+    def state_bytes(self, parameter: Tensor) -> float:
+        """State that is kept for one parameter."""
+        return self.bytes_per_weight * parameter.numel()
+
     def groups(
         self, named_parameters: Iterable[tuple[str, nn.Parameter]], lr_scale: Callable[[str], float] = lambda name: 1.0
     ) -> Groups:

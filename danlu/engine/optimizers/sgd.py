@@ -23,5 +23,9 @@ class SGD(Optimizer):
             raise ValueError("nesterov looks ahead along the momentum, so it needs one, such as momentum: 0.9")
         return self
 
+    @property
+    def bytes_per_weight(self) -> float:
+        return 4.0 if self.momentum else 0.0
+
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchSGD(groups, momentum=self.momentum, nesterov=self.nesterov)

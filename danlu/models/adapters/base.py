@@ -22,6 +22,10 @@ class Adapter(Part):
         """Mark the weights that learn, and return the model, possibly wrapped."""
         raise NotImplementedError
 
+    def sketch(self, model: PreTrainedModel) -> nn.Module:
+        """The same to a model without weights, from whose shapes memory is planned."""
+        return self.apply(model)
+
     def save(self, model: nn.Module, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what was learned as transformers or peft reads it; `state` holds fp32 masters by parameter name."""
         raise NotImplementedError

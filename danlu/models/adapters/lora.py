@@ -60,6 +60,14 @@ class Lora(Adapter):
             return self.go_on(model, resolve(self.start))
         return get_peft_model(model, self.peft_config(model))
 
+    def sketch(self, model: PreTrainedModel) -> nn.Module:
+        """The matrices' shapes; how they begin does not matter."""
+        if self.start is None:
+            return self.model_copy(update={"init": "kaiming"}).apply(model)
+        config = LoraConfig.from_pretrained(str(resolve(self.start)))
+        config.inference_mode = False
+        return get_peft_model(model, config)  # type: ignore[arg-type]
+
     def go_on(self, model: PreTrainedModel, folder: Path) -> PeftModel:
         """The adapter of a folder, learning again."""
         wrapped = load_adapter(model, folder, learns=True)

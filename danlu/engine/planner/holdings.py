@@ -1,0 +1,85 @@
+"""What a run holds all the time: weights, what learns of them in fp32, gradients and the optimiser's state."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+
+from danlu.engine.optimizers.base import Optimizer
+from danlu.models.blocks import blocks_of
+from danlu.models.masters import Masters
+from danlu.models.outline import Outline
+from danlu.models.quantized_size import BYTES_PER_WEIGHT, quantizable
+
+Parallel = Literal["ddp", "zero1", "zero2", "zero3"]
+Offload = Literal["none", "optimizer", "all"]
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Bytes on one device. `learning` are the weights that learn as the model computes with them, `gathered` is what
+    one device holds of the others' weights at a time, when weights are dealt out."""
+
+    weights: float
+    learning: float
+    masters: float
+    gradients: float
+    optimizer: float
+    gathered: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.weights + self.learning + self.masters + self.gradients + self.optimizer + self.gathered
+
+    def dealt(self, parallel: Parallel, ranks: int, offload: Offload, largest: float) -> "Holdings":
+        """Each device's share; `largest` are the weights that must be together at a time."""
+        stage = 0 if parallel == "ddp" else int(parallel[-1])
+        parts = {"masters": 1, "optimizer": 1, "gradients": 2, "learning": 3, "weights": 3}
+        share = {name: getattr(self, name) / (ranks if stage >= first else 1) for name, first in parts.items()}
+        moved = {"none": (), "optimizer": ("masters", "optimizer"), "all": tuple(parts)}[offload]
+        kept = {name: 0.0 if name in moved else value for name, value in share.items()}
+        apart = stage == 3 or offload == "all"
+        return replace(self, **kept, gathered=largest if apart else 0.0)
+
+
+def holdings(
+    models: dict[str, Outline], masters: Masters, optimizer: Optimizer, quantizer: str | None = None
+) -> Holdings:
+    """Count every weight once, however many names it has; the masters have brought the models to their dtype."""
+    policy = models["policy"]
+    packed = quantizable(policy.inner) if quantizer else []
+    everything = {id(each): each for model in models.values() for each in (*model.parameters(), *model.buffers())}
+    for weight in packed:
+        everything.pop(id(weight))
+    learning = [each for each in everything.values() if each.requires_grad]
+    fp32 = [master for master in masters.parameters.values() if id(master) not in everything]
+    return Holdings(
+        weights=num_bytes(each for each in everything.values() if not each.requires_grad)
+        + sum(weight.numel() * BYTES_PER_WEIGHT[quantizer or ""] for weight in packed),
+        learning=num_bytes(learning),
+        masters=num_bytes(fp32),
+        gradients=num_bytes(masters.parameters.values()),
+        optimizer=sum(optimizer.state_bytes(master) for master in masters.parameters.values()),
+    )
+
+
+def largest_part(policy: Outline, quantizer: str | None = None) -> float:
+    """Weights that a device must have together to compute: two blocks, one of them on its way, or the output layer."""
+    _, blocks = blocks_of(policy.inner)
+    packed = {id(weight) for weight in (quantizable(policy.inner) if quantizer else [])}
+    rate = BYTES_PER_WEIGHT[quantizer] if quantizer else 0.0
+
+    def size(module: nn.Module) -> float:
+        weights = list(module.parameters())
+        own = num_bytes(each for each in weights if id(each) not in packed)
+        return own + rate * sum(each.numel() for each in weights if id(each) in packed)
+
+    return max(2 * max(size(block) for block in blocks), size(policy.head.module))
+
+
+def num_bytes(tensors: Iterable[torch.Tensor]) -> float:
+    """What tensors hold together."""
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))

@@ -1,0 +1,118 @@
+"""Bytes that live during a computation without data: tensors on torch's meta device, made and freed."""
+
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+META = torch.device("meta")
+PRETENDED = torch.device("cuda", 99)
+"""no machine has so many, so nothing that is remembered by device can meet a real one"""
+IS_CUDA: Any = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
+DEVICE: Any = torch.Tensor.device.__get__  # type: ignore[attr-defined]
+aten = torch.ops.aten
+attend = torch.nn.functional.scaled_dot_product_attention
+
+
+class Live(TorchDispatchMode):
+    """Inside, `now` is what the tensors made here hold, `peak` the most since it was last set. `known` do not count.
+
+    Values are answered as they cost most: every place of a mask is set, no flag is.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        self._alive: dict[int, Any] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if args and isinstance(args[0], Tensor) and args[0].is_meta:
+            if function is aten._local_scalar_dense.default:
+                return False if args[0].dtype == torch.bool else 1
+            if function is aten.nonzero.default:
+                return self._count(torch.empty(args[0].numel(), args[0].ndim, dtype=torch.long, device=META))
+            if function is aten._grouped_mm.default:
+                return self._count(grouped_product(*args, **(kwargs or {})))
+        return self._count(function(*args, **(kwargs or {})))
+
+    def _count(self, made: Any) -> Any:
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                self._watch(tensor.untyped_storage())
+        return made
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._alive or key in self._known:
+            return
+        self.now += size
+        self.peak = max(self.peak, self.now)
+
+        def gone(_: object) -> None:
+            self.now -= size
+            del self._alive[key]
+
+        self._alive[key] = weakref.ref(storage, gone)
+
+
+class AsIfOn(TorchFunctionMode):
+    """Meta tensors take the paths of a device: who asks hears that they are on a GPU, and attention is fused."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.gpu = kind == "cuda"
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is attend and args[0].is_meta and is_fused(*args, **kwargs):
+            return fused_attention(*args, **kwargs)
+        if not self.gpu:
+            return function(*args, **kwargs)
+        if function == IS_CUDA:
+            return args[0].is_meta or function(*args)
+        if function == DEVICE:
+            return PRETENDED if args[0].is_meta else function(*args)
+        return function(*(real(each) for each in args), **{key: real(each) for key, each in kwargs.items()})
+
+
+def real(value: Any) -> Any:
+    """A device as torch may have it here."""
+    return META if isinstance(value, torch.device) and value.type == "cuda" else value
+
+
+def grouped_product(a: Tensor, b: Tensor, offs: Tensor | None = None, **kwargs: Any) -> Tensor:
+    """The output of torch's product by groups, which without data knows bf16 only."""
+    if a.ndim == 2 and b.ndim == 2:
+        assert offs is not None
+        return a.new_empty(len(offs), a.shape[0], b.shape[1])
+    return a.new_empty(*a.shape[:-1], b.shape[-1])
+
+
+def is_fused(q: Tensor, k: Tensor, *rest: Any, enable_gqa: bool = False, **kwargs: Any) -> bool:
+    """Whether torch has a kernel that keeps no scores: not where keys are broadcast to several heads."""
+    return q.ndim == 4 and (enable_gqa or q.shape[1] == k.shape[1])
+
+
+def fused_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What torch's flash kernels keep: q, k, v, the output and a number for each row; never the scores."""
+    kernel = aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(q, k, v, dropout_p, is_causal, attn_mask=attn_mask, scale=scale)[0]

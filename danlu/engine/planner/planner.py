@@ -1,0 +1,135 @@
+"""Plans for one recipe: the same outlines asked for packs of any size, with any number of blocks recomputed."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from math import ceil
+
+import torch
+
+from danlu.engine.config import EngineConfig
+from danlu.engine.planner.footprint import Footprint, footprint
+from danlu.engine.planner.holdings import Holdings, Offload, Parallel, holdings, largest_part
+from danlu.engine.planner.live import Live
+from danlu.engine.planner.plan import Choice, Device, Plan
+from danlu.models.adapters.base import Adapter
+from danlu.models.blocks import blocks_of
+from danlu.models.load import ModelConfig
+from danlu.models.masters import Masters
+from danlu.models.outline import Outline, adapted, outline
+from danlu.objectives.base import Models, Objective
+
+MOST_TOKENS = 16384
+"""packs above this size make no step faster"""
+MOST_TOKENS_CPU = 2048
+"""and on a processor above this one"""
+
+
+class OutlineBuilder:
+    """Gives an objective the outlines of the models that it asks for."""
+
+    def __init__(self, model: ModelConfig, adapter: Adapter) -> None:
+        self.model, self.adapter = model, adapter
+
+    def policy(self) -> Outline:
+        """The model that learns."""
+        with Live():
+            return Outline(adapted(outline(self.model), self.adapter)).train()  # type: ignore[arg-type]
+
+
+class Planner:
+    """What a recipe needs of a kind of device. `longest` is the most tokens of a row, `most` those of a device's share
+    of the global batch: no pack is smaller than the one or need be larger than the other."""
+
+    def __init__(
+        self,
+        build: OutlineBuilder,
+        objective: Objective,
+        engine: EngineConfig,
+        dtype: torch.dtype,
+        device: Device,
+        *,
+        longest: int,
+        most: int,
+        quantizer: str | None = None,
+    ) -> None:
+        self.objective, self.engine, self.device, self.quantizer = objective, engine, device, quantizer
+        self.longest, self.most = longest, max(longest, most)
+        models: Models = objective.models(build)  # type: ignore[arg-type]
+        self.models: dict[str, Outline] = models  # type: ignore[assignment]
+        self.policy = self.models["policy"]
+        self.masters = Masters(torch.nn.ModuleDict(models), dtype)
+        self.num_blocks = len(blocks_of(self.policy.inner)[1])
+        self._footprints: dict[int, Footprint] = {}
+
+    @cached_property
+    def holdings(self) -> Holdings:
+        """What one device alone would hold all the time."""
+        return holdings(self.models, self.masters, self.engine.optimizer, self.quantizer)
+
+    def dealt(self, parallel: Parallel, ranks: int, offload: Offload = "none") -> Holdings:
+        """Each device's share among several."""
+        return self.holdings.dealt(parallel, ranks, offload, largest_part(self.policy, self.quantizer))
+
+    def footprint(self, tokens: int) -> Footprint:
+        """What a pack of so many tokens takes, in rows as long as any may be."""
+        if tokens not in self._footprints:
+            rows = [self.longest] * (tokens // self.longest)
+            lengths = [*rows, *filter(None, [tokens - sum(rows)])]
+            self._footprints[tokens] = footprint(self.models, self.masters, self.objective, lengths, self.device.kind)
+        return self._footprints[tokens]
+
+    def plan(self, choice: Choice, held: Holdings | None = None) -> Plan:
+        """The plan of one choice."""
+        found = self.footprint(choice.pack_tokens)
+        kept = found.kept(choice.recomputed)
+        working = found.peak(choice.recomputed) - kept
+        held = held or self.holdings
+        return Plan(choice, self.device, held, kept, working + self._dense, self.num_blocks, found.kept(0))
+
+    @cached_property
+    def _dense(self) -> float:
+        """A quantized weight is made dense while it is multiplied."""
+        if self.quantizer is None:
+            return 0.0
+        _, blocks = blocks_of(self.policy.inner)
+        return max(weight.numel() for weight in blocks.parameters()) * self.policy.inner.dtype.itemsize
+
+    @property
+    def sizes(self) -> list[int]:
+        """Sizes of packs worth trying, largest first: the rows' longest, doubled as long as that makes steps faster."""
+        most = min(self.most, MOST_TOKENS if self.device.kind == "cuda" else MOST_TOKENS_CPU)
+        doubled = [self.longest * 2**power for power in range(32)]
+        return [size for size in reversed(doubled) if size <= max(most, self.longest)]
+
+    def recomputed(self, setting: str | int) -> int:
+        """How many blocks a recipe's `gradient_checkpointing` recomputes; auto begins with none."""
+        return {"none": 0, "auto": 0, "full": self.num_blocks}.get(str(setting), setting)  # type: ignore[return-value]
+
+    def choices(self, pack_tokens: int | str, checkpointing: int | str) -> Iterator[Choice]:
+        """What may be chosen where a recipe says auto, fastest first."""
+        sizes = self.sizes if isinstance(pack_tokens, str) else [max(pack_tokens, self.longest)]
+        if checkpointing != "auto":
+            yield from (Choice(size, self.recomputed(checkpointing)) for size in sizes)
+            return
+        yield from (Choice(size, 0) for size in sizes)
+        yield from (Choice(size, count) for size in sizes[-1:] for count in range(1, self.num_blocks + 1))
+
+    def choose(self, pack_tokens: int | str, checkpointing: int | str, held: Holdings | None = None) -> Plan:
+        """The first plan that fits, or the smallest."""
+        plans = [self.plan(choice, held) for choice in self.choices(pack_tokens, checkpointing)]
+        return next((plan for plan in plans if plan.fits), min(plans, key=lambda plan: plan.needed))
+
+    def smaller(self, choice: Choice, longest: int | None = None) -> Choice | None:
+        """The next step down: a quarter of the blocks more recomputed, then packs of half the size; none is the end."""
+        floor = longest or self.longest
+        return smaller(choice, self.num_blocks, floor)
+
+
+def smaller(choice: Choice, num_blocks: int, longest: int) -> Choice | None:
+    """The next step down from a choice: more blocks recomputed, then packs of half the size."""
+    if choice.recomputed < num_blocks:
+        return replace(choice, recomputed=min(num_blocks, choice.recomputed + ceil(num_blocks / 4)))
+    if choice.pack_tokens > longest:
+        return replace(choice, pack_tokens=max(longest, choice.pack_tokens // 2))
+    return None

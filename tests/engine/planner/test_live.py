@@ -1,0 +1,53 @@
+"""Bytes are counted from when a tensor without data is made until it is freed."""
+
+import torch
+
+from danlu.engine.planner.live import AsIfOn, Live
+
+
+def meta(*shape):
+    return torch.empty(*shape, device="meta")
+
+
+def test_what_is_freed_counts_no_more_but_for_the_peak():
+    with Live() as live:
+        kept = meta(100)
+        gone = kept * 2
+        del gone
+        view = kept[:50]
+    assert live.now == 400
+    assert live.peak == 800
+    del view, kept
+    assert live.now == 0
+
+
+def test_what_was_there_before_is_not_counted():
+    weight = meta(8, 8)
+    with Live([weight]) as live:
+        product = meta(4, 8) @ weight.T
+    assert live.now == product.numel() * 4
+
+
+def test_questions_about_values_are_answered():
+    with Live():
+        assert not (meta(3) > 0).any()
+        assert meta(3, 2).nonzero().shape == (6, 2)
+        assert float(meta(3).sum()) == 1
+
+
+def test_as_if_on_a_gpu():
+    x = meta(1, 4, 8, 16)
+    with AsIfOn("cuda"):
+        assert x.is_cuda
+        assert x.device.type == "cuda"
+        assert torch.arange(3, device=x.device).is_meta
+        assert not torch.empty(1).is_cuda
+        assert torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True).shape == x.shape
+    assert not x.is_cuda
+
+
+def test_attention_keeps_no_scores():
+    x = meta(1, 4, 512, 16).requires_grad_()
+    with Live([x]) as live, AsIfOn("cpu"):
+        out = torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
+    assert live.now < 3 * out.numel() * 4
