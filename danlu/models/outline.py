@@ -14,11 +14,12 @@ from danlu.models.attention import PACKED
 from danlu.models.kernels.segment_attention import Segments
 from danlu.models.load import ModelConfig, base_of, check_config, stretch
 from danlu.models.policy import Policy
+from danlu.models.quantized_loading import quantize_blocks
 from danlu.models.resolve import ADAPTER, resolve
 
 
 def outline(config: ModelConfig) -> PreTrainedModel:
-    """The plain model that a run begins from, without its weights, in the dtype that they are stored in."""
+    """The plain model that a run begins from, without its weights, in the dtype they are stored in, or quantized."""
     folder = resolve(config.path, weights=False)
     if (folder / ADAPTER).is_file():
         folder = base_of(folder, weights=False)
@@ -28,7 +29,10 @@ def outline(config: ModelConfig) -> PreTrainedModel:
         if config.rope_scaling is not None:
             stretch(found, config.rope_scaling)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(found, dtype=found.dtype or torch.float32)
+            model = AutoModelForCausalLM.from_config(found, dtype=found.dtype or torch.float32)
+        if config.quantizer is not None:
+            quantize_blocks(model, config.quantizer)
+        return model
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}") from error
 

@@ -52,14 +52,8 @@ class QuantizeOnLoad(HfQuantizer):
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:
         assert isinstance(self.quantization_config, Quantization)
         quantizer = self.quantization_config.quantizer
-        path, blocks = blocks_of(model)
-        linear = [(name, layer) for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)]
-        if not linear:
-            raise UserError(f"model.quantizer: {type(model).__name__} has no linear layers in its blocks to quantize")
-        for name, layer in linear:
-            shell = quantizer.layer(layer)
+        for layer, shell in quantize_blocks(model, quantizer):
             shell.weight = layer.weight  # until it is packed: a weight is read in the dtype of its empty place
-            model.set_submodule(f"{path}.{name}", shell)
 
     def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:
         """Whether it is the weight of a quantized layer."""
@@ -76,6 +70,18 @@ class QuantizeOnLoad(HfQuantizer):
     def get_quantize_ops(self) -> ConversionOps:
         """What becomes of a weight."""
         return Pack()
+
+
+def quantize_blocks(model: PreTrainedModel, quantizer: Quantizer) -> list[tuple[nn.Linear, QuantizedLinear]]:
+    """Put a quantized layer into the place of each linear one in a model's blocks; returns both of each."""
+    path, blocks = blocks_of(model)
+    linear = [(name, layer) for name, layer in blocks.named_modules() if isinstance(layer, nn.Linear)]
+    if not linear:
+        raise UserError(f"model.quantizer: {type(model).__name__} has no linear layers in its blocks to quantize")
+    pairs = [(layer, quantizer.layer(layer)) for _, layer in linear]
+    for (name, _), (_, shell) in zip(linear, pairs, strict=True):
+        model.set_submodule(f"{path}.{name}", shell)
+    return pairs
 
 
 class Pack(ConversionOps):

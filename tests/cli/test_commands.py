@@ -17,6 +17,7 @@ from danlu.runs.train_run import TrainRun
 COMMANDS = [
     ["train"],
     ["resume"],
+    ["plan"],
     ["chat"],
     ["quickstart"],
     ["version"],

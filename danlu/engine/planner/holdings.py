@@ -5,13 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import nn
 
 from danlu.engine.optimizers.base import Optimizer
 from danlu.models.blocks import blocks_of
 from danlu.models.masters import Masters
 from danlu.models.outline import Outline
-from danlu.models.quantized_size import BYTES_PER_WEIGHT, quantizable
 
 Parallel = Literal["ddp", "zero1", "zero2", "zero3"]
 Offload = Literal["none", "optimizer", "all"]
@@ -45,20 +43,13 @@ class Holdings:
         return replace(self, **kept, gathered=largest if apart else 0.0)
 
 
-def holdings(
-    models: dict[str, Outline], masters: Masters, optimizer: Optimizer, quantizer: str | None = None
-) -> Holdings:
+def holdings(models: dict[str, Outline], masters: Masters, optimizer: Optimizer) -> Holdings:
     """Count every weight once, however many names it has; the masters have brought the models to their dtype."""
-    policy = models["policy"]
-    packed = quantizable(policy.inner) if quantizer else []
     everything = {id(each): each for model in models.values() for each in (*model.parameters(), *model.buffers())}
-    for weight in packed:
-        everything.pop(id(weight))
     learning = [each for each in everything.values() if each.requires_grad]
     fp32 = [master for master in masters.parameters.values() if id(master) not in everything]
     return Holdings(
-        weights=num_bytes(each for each in everything.values() if not each.requires_grad)
-        + sum(weight.numel() * BYTES_PER_WEIGHT[quantizer or ""] for weight in packed),
+        weights=num_bytes(each for each in everything.values() if not each.requires_grad),
         learning=num_bytes(learning),
         masters=num_bytes(fp32),
         gradients=num_bytes(masters.parameters.values()),
@@ -66,18 +57,11 @@ def holdings(
     )
 
 
-def largest_part(policy: Outline, quantizer: str | None = None) -> float:
+def largest_part(policy: Outline) -> float:
     """Weights that a device must have together to compute: two blocks, one of them on its way, or the output layer."""
     _, blocks = blocks_of(policy.inner)
-    packed = {id(weight) for weight in (quantizable(policy.inner) if quantizer else [])}
-    rate = BYTES_PER_WEIGHT[quantizer] if quantizer else 0.0
-
-    def size(module: nn.Module) -> float:
-        weights = list(module.parameters())
-        own = num_bytes(each for each in weights if id(each) not in packed)
-        return own + rate * sum(each.numel() for each in weights if id(each) in packed)
-
-    return max(2 * max(size(block) for block in blocks), size(policy.head.module))
+    sizes = [num_bytes((*block.parameters(), *block.buffers())) for block in blocks]
+    return max(2 * max(sizes), num_bytes(policy.head.module.parameters()))
 
 
 def num_bytes(tensors: Iterable[torch.Tensor]) -> float:

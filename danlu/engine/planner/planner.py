@@ -51,9 +51,8 @@ class Planner:
         *,
         longest: int,
         most: int,
-        quantizer: str | None = None,
     ) -> None:
-        self.objective, self.engine, self.device, self.quantizer = objective, engine, device, quantizer
+        self.build, self.objective, self.engine, self.dtype, self.device = build, objective, engine, dtype, device
         self.longest, self.most = longest, max(longest, most)
         models: Models = objective.models(build)  # type: ignore[arg-type]
         self.models: dict[str, Outline] = models  # type: ignore[assignment]
@@ -62,14 +61,19 @@ class Planner:
         self.num_blocks = len(blocks_of(self.policy.inner)[1])
         self._footprints: dict[int, Footprint] = {}
 
+    def on(self, build: OutlineBuilder) -> "Planner":
+        """The same for other models."""
+        rows = {"longest": self.longest, "most": self.most}
+        return Planner(build, self.objective, self.engine, self.dtype, self.device, **rows)
+
     @cached_property
     def holdings(self) -> Holdings:
         """What one device alone would hold all the time."""
-        return holdings(self.models, self.masters, self.engine.optimizer, self.quantizer)
+        return holdings(self.models, self.masters, self.engine.optimizer)
 
     def dealt(self, parallel: Parallel, ranks: int, offload: Offload = "none") -> Holdings:
         """Each device's share among several."""
-        return self.holdings.dealt(parallel, ranks, offload, largest_part(self.policy, self.quantizer))
+        return self.holdings.dealt(parallel, ranks, offload, largest_part(self.policy))
 
     def footprint(self, tokens: int) -> Footprint:
         """What a pack of so many tokens takes, in rows as long as any may be."""
@@ -85,15 +89,7 @@ class Planner:
         kept = found.kept(choice.recomputed)
         working = found.peak(choice.recomputed) - kept
         held = held or self.holdings
-        return Plan(choice, self.device, held, kept, working + self._dense, self.num_blocks, found.kept(0))
-
-    @cached_property
-    def _dense(self) -> float:
-        """A quantized weight is made dense while it is multiplied."""
-        if self.quantizer is None:
-            return 0.0
-        _, blocks = blocks_of(self.policy.inner)
-        return max(weight.numel() for weight in blocks.parameters()) * self.policy.inner.dtype.itemsize
+        return Plan(choice, self.device, held, kept, working, self.num_blocks, found.kept(0))
 
     @property
     def sizes(self) -> list[int]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from danlu.engine.optimizers.base import Optimizer, optimizers
 from danlu.engine.planner.holdings import Holdings, holdings
 from danlu.engine.planner.plan import Plan
-from danlu.engine.planner.planner import Planner
+from danlu.engine.planner.planner import OutlineBuilder, Planner
+from danlu.models.quantizers.base import quantizers
 
 MOST_RANKS = 512
 
@@ -56,7 +58,7 @@ def eight_bit_optimizer(planner: Planner, plan: Plan) -> Iterator[Suggestion]:
     name = next((name for name in optimizers if name.replace("_", "").endswith("adamw8bit")), None)
     if name is None or not plan.holdings.optimizer:
         return
-    with_less = holdings(planner.models, planner.masters, part(name), planner.quantizer)
+    with_less = holdings(planner.models, planner.masters, part(name))
     share = with_less.optimizer / planner.holdings.optimizer
     held = replace(plan.holdings, optimizer=plan.holdings.optimizer * share)
     if share < 1:
@@ -69,12 +71,15 @@ def part(name: str) -> Optimizer:
 
 
 def quantized_base(planner: Planner, plan: Plan) -> Iterator[Suggestion]:
-    """Four bits for each weight that does not learn."""
-    if planner.quantizer is None:
-        held = holdings(planner.models, planner.masters, planner.engine.optimizer, "nf4")
-        less = plan.holdings.weights * held.weights / max(1, planner.holdings.weights)
-        if less < 0.9 * plan.holdings.weights:
-            yield Suggestion("model.quantizer=nf4", replace(plan, holdings=replace(plan.holdings, weights=less)))
+    """Four bits for each weight that does not learn, or eight where bitsandbytes is not installed."""
+    build = planner.build
+    if build.model.quantizer is not None or build.model.adapters or build.adapter.needs_whole_weights:
+        return
+    name = "nf4" if find_spec("bitsandbytes") else "int8"
+    model = build.model.model_copy(update={"quantizer": quantizers[name]()})
+    other = planner.on(OutlineBuilder(model, build.adapter))
+    weights = plan.holdings.weights * other.holdings.weights / planner.holdings.weights
+    yield Suggestion(f"model.quantizer={name}", other.plan(plan.choice, replace(plan.holdings, weights=weights)))
 
 
 def more_gpus(planner: Planner, plan: Plan) -> Iterator[Suggestion]:

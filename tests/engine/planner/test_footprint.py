@@ -20,6 +20,7 @@ from danlu.models.builtin.tiny import ARCHITECTURES
 from danlu.models.load import ModelConfig, build_model
 from danlu.models.masters import Masters
 from danlu.models.policy import Policy
+from danlu.models.quantizers.base import quantizers
 from danlu.objectives.sft import SFT
 
 LENGTHS = [96, 96, 96, 96]
@@ -28,13 +29,14 @@ SOME = ["llama", "gemma2", "moe", "bloom", "gpt2"]
 EVERY = [each if each in SOME else pytest.param(each, marks=pytest.mark.slow) for each in ARCHITECTURES]
 
 
-def sketch(architecture, adapter, dtype):
-    models = {"policy": OutlineBuilder(ModelConfig(path=f"builtin:tiny-{architecture}"), adapter).policy()}
+def sketch(architecture, adapter, dtype, **settings):
+    models = {"policy": OutlineBuilder(ModelConfig(path=f"builtin:tiny-{architecture}", **settings), adapter).policy()}
     return models, Masters(torch.nn.ModuleDict(models), dtype)
 
 
-def trained(architecture, adapter, dtype):
-    policy = Policy(adapter.apply(build_model(ModelConfig(path=f"builtin:tiny-{architecture}")))).train()
+def trained(architecture, adapter, dtype, **settings):
+    model = build_model(ModelConfig(path=f"builtin:tiny-{architecture}", **settings))
+    policy = Policy(adapter.apply(model)).train()
     return policy, Masters(torch.nn.ModuleDict({"policy": policy}), dtype)
 
 
@@ -110,6 +112,19 @@ def test_weights_masters_gradients_and_optimizer_are_counted_to_the_byte(archite
     assert found.masters == num_bytes(each for each in real.parameters.values() if id(each) not in own)
     assert found.gradients == num_bytes(gradients_of(real))
     assert found.optimizer == state_bytes(optimizer, real.parameters)
+
+
+@pytest.mark.parametrize("quantizer", ["nf4", "int8", "fp8"])
+def test_quantized_weights_are_counted_to_the_byte(quantizer):
+    if quantizer == "nf4":
+        pytest.importorskip("bitsandbytes")
+    made = quantizers[quantizer]()
+    models, masters = sketch("llama", Lora(), torch.float32, quantizer=made)
+    policy, real = trained("llama", Lora(), torch.float32, quantizer=made)
+    everything = [each for each in (*policy.parameters(), *policy.buffers()) if not each.requires_grad]
+    assert holdings(models, masters, AdamW()).weights == num_bytes(everything)
+    found = footprint(models, masters, SFT(), LENGTHS, "cpu").peak(0)
+    assert found == pytest.approx(measured_peak(policy, real, a_pack()), rel=0.03)
 
 
 @pytest.mark.parametrize("name", list(optimizing.optimizers))
