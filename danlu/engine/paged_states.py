@@ -1,6 +1,7 @@
 """Optimisers of bitsandbytes, whose states may lie in memory that a GPU's driver moves to the host and back."""
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer as TorchOptimizer
 
 from danlu.core.errors import SetupError
@@ -14,6 +15,10 @@ class PagedOptimizer(Optimizer):
 
     paged: bool = False
     """keep the states where the GPU's driver moves them to the host when the GPU is full; needs a CUDA GPU"""
+
+    def state_bytes(self, name: str, parameter: Tensor) -> float:
+        """None where the states are paged: they make room for whatever else needs it."""
+        return 0.0 if self.paged else super().state_bytes(name, parameter)
 
     def check(self, device: torch.device) -> None:
         """Pages are CUDA's."""

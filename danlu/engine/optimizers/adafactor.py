@@ -1,8 +1,10 @@
 """Adafactor, which keeps one number for each row and column of a matrix: https://arxiv.org/abs/1804.04235"""
 
+from math import prod
 from typing import Annotated
 
 from pydantic import Field, PositiveFloat
+from torch import Tensor
 from torch.optim import Optimizer as TorchOptimizer
 from transformers.optimization import Adafactor as TorchAdafactor
 
@@ -20,6 +22,11 @@ class Adafactor(Optimizer):
     """exponent of the step at which squares are forgotten"""
     scale_parameter: bool = False
     """scale the rate by the root mean square of each tensor"""
+
+    def state_bytes(self, name: str, parameter: Tensor) -> float:
+        """A number for each row and column of a matrix."""
+        *many, rows, columns = parameter.shape if parameter.ndim > 1 else (parameter.numel(), 0)
+        return 4.0 * prod(many) * (rows + columns)
 
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchAdafactor(

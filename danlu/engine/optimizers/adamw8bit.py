@@ -16,5 +16,9 @@ class AdamW8bit(PagedOptimizer):
     eps: PositiveFloat = 1e-8
     """added to the root of the squares"""
 
+    @property
+    def bytes_per_weight(self) -> float:
+        return 2 * (1 + 4 / 256)  # a code, and a scale for 256 of them
+
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchAdamW8bit(groups, betas=self.betas, eps=self.eps, is_paged=self.paged)

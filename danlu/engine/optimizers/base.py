@@ -34,8 +34,8 @@ class Optimizer(Part):
         """State that is kept for each weight that learns; Adam's is two fp32 moments."""
         return 8.0
 
-    def state_bytes(self, parameter: Tensor) -> float:
-        """State that is kept for one parameter."""
+    def state_bytes(self, name: str, parameter: Tensor) -> float:
+        """State that is kept for one parameter of the device's memory."""
         return self.bytes_per_weight * parameter.numel()
 
     def groups(

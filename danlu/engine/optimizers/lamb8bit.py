@@ -22,6 +22,10 @@ SMALLEST = 4096
 class LAMB8bit(LAMB):
     """LAMB that keeps its two means in 8 bits each, a quarter of their memory; small tensors keep 32."""
 
+    @property
+    def bytes_per_weight(self) -> float:
+        return 2 * (1 + 4 / 256)  # a code, and a scale for 256 of them
+
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchLAMB8bit(groups, self.settings())
 

@@ -12,6 +12,10 @@ class Lion(Optimizer):
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """how much of the mean is in a step, and how slowly it forgets"""
 
+    @property
+    def bytes_per_weight(self) -> float:
+        return 4.0
+
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchLion(groups, {"betas": self.betas})
 

@@ -13,5 +13,9 @@ class Lion8bit(PagedOptimizer):
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """how much of the mean is in a step, and how slowly it forgets"""
 
+    @property
+    def bytes_per_weight(self) -> float:
+        return 1 * (1 + 4 / 256)  # a code, and a scale for 256 of them
+
     def build(self, groups: Groups) -> TorchOptimizer:
         return TorchLion8bit(groups, betas=self.betas, is_paged=self.paged)

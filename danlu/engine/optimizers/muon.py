@@ -9,7 +9,7 @@ from itertools import chain
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW as TorchAdamW
 from torch.optim import Muon as TorchMuon
 from torch.optim import Optimizer as TorchOptimizer
@@ -34,12 +34,16 @@ class Muon(Optimizer):
     eps: PositiveFloat = 1e-8
     """AdamW's: added to the root of the squares"""
 
+    def state_bytes(self, name: str, parameter: Tensor) -> float:
+        """One mean for the matrices, two for the rest."""
+        return (4.0 if is_map(name, parameter) else 8.0) * parameter.numel()
+
     def groups(
         self, named_parameters: Iterable[tuple[str, nn.Parameter]], lr_scale: Callable[[str], float] = lambda name: 1.0
     ) -> Groups:
         """Those of the matrices, marked, and those of the rest."""
         named = list(named_parameters)
-        matrices = [(name, each) for name, each in named if each.ndim == 2 and not TABLES.search(name)]
+        matrices = [(name, each) for name, each in named if is_map(name, each)]
         names = {name for name, _ in matrices}
         rest = [(name, each) for name, each in named if name not in names]
         return [
@@ -64,6 +68,11 @@ class Muon(Optimizer):
         if rest:
             both.append(TorchAdamW(rest, betas=self.betas, eps=self.eps, fused=True))
         return Both(both)
+
+
+def is_map(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter is a matrix from one space to another, which tables are not."""
+    return parameter.ndim == 2 and not TABLES.search(name)
 
 
 class Both(TorchOptimizer):

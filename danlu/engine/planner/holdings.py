@@ -53,7 +53,7 @@ def holdings(models: dict[str, Outline], masters: Masters, optimizer: Optimizer)
         learning=num_bytes(learning),
         masters=num_bytes(fp32),
         gradients=num_bytes(masters.parameters.values()),
-        optimizer=sum(optimizer.state_bytes(master) for master in masters.parameters.values()),
+        optimizer=sum(optimizer.state_bytes(*named) for named in masters.parameters.items()),
     )
 
 
