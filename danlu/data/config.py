@@ -39,8 +39,8 @@ class DataConfig(Config):
     """shares of lost rows that stop a run before it trains"""
     batch: Batch = Batch()
     """how much one optimiser step learns from, over all devices"""
-    pack_tokens: Annotated[int, Field(ge=2)] = 2048
-    """tokens that are run at once: memory, not the result, depends on it"""
+    pack_tokens: Literal["auto"] | Annotated[int, Field(ge=2)] = 2048
+    """tokens that are run at once: memory, not the result, depends on it; auto is what the device has room for"""
     mixture: Annotated[Mixture, mixtures] = Concat()
     """how several sources become one stream of rows: all of them, by shares, in turn, or by a policy file"""
     streaming: MaybeStreaming = None
@@ -53,3 +53,8 @@ class DataConfig(Config):
     """where tokenised rows are kept; $DANLU_CACHE or ~/.cache/danlu if not given"""
     trust_times: bool = True
     """a file whose size, time and inode are those of before is not read again to see that it is the same"""
+
+    @property
+    def tokens_per_pack(self) -> int:
+        """Tokens of the packs that rows are dealt into; with auto the engine joins or parts them to what fits."""
+        return self.max_length if self.pack_tokens == "auto" else self.pack_tokens

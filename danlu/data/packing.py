@@ -3,6 +3,7 @@
 from bisect import bisect_right, insort
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,3 +97,21 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
             packs[pack].append(row)
         insort(rooms, (room - lengths[row], pack))
     return [sorted(pack) for pack in packs]
+
+
+def refit(packs: Sequence[Pack], capacity: int) -> list[Pack]:
+    """The same segments in packs of another size: those of one step are joined or parted, and none is changed."""
+    pieces = [(pack, begin, end) for pack in packs for begin, end in pairwise(pack.cu_seqlens.tolist())]
+    segments = [segment for pack in packs for segment in pack.segments]
+    fitted = best_fit([end - begin for _, begin, end in pieces], capacity)
+    return [joined([pieces[n] for n in numbers], [segments[n] for n in numbers]) for numbers in fitted]
+
+
+def joined(pieces: Sequence[tuple[Pack, int, int]], segments: list[Segment]) -> Pack:
+    """One pack of some segments, each a pack and where in it the segment begins and ends."""
+    stream = {
+        name: torch.cat([getattr(pack, name)[begin:end] for pack, begin, end in pieces])
+        for name in ("input_ids", "positions", "targets", "weights")
+    }
+    ends = torch.tensor([0, *(end - begin for _, begin, end in pieces)]).cumsum(0)
+    return Pack(**stream, cu_seqlens=ends.to(torch.int32), segments=segments)

@@ -53,7 +53,7 @@ class Data:
         kept = {one.name: np.flatnonzero(held) for one, held in zip(self.sets, self._held_out, strict=True)}
         kept |= {one.name: np.arange(len(one)) for one in self.held_out_sets}
         packs = {
-            one.name: Rows([one], [kept[one.name]]).packs(self.config.pack_tokens)
+            one.name: Rows([one], [kept[one.name]]).packs(self.config.tokens_per_pack)
             for one in [*self.sets, *self.held_out_sets]
         }
         return {name: some for name, some in packs.items() if some}
@@ -88,7 +88,7 @@ class Data:
         return Loader(
             self.train,
             batch or config.batch,
-            pack_tokens=config.pack_tokens,
+            pack_tokens=config.tokens_per_pack,
             seed=self.seed,
             shuffle=config.shuffle,
             epochs=epochs,

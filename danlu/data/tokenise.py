@@ -77,7 +77,7 @@ class TokenMaker:
         """What decides the ids, whatever the source."""
         scribe, config = self.template.scribe(self.tokenizer), self.config
         together = config.documents == "together"
-        length = ["together", config.pack_tokens] if together else [config.max_length, config.too_long]
+        length = ["together", config.tokens_per_pack] if together else [config.max_length, config.too_long]
         return {
             "code": CODE,
             "tokenizer": fingerprint(self.tokenizer),
@@ -119,7 +119,7 @@ class TokenMaker:
         workers = min(num_cores(), MOST) if config.workers == "auto" else config.workers
         chunks = chunks_of(parts) if parts else over(work, in_chunks(source.rows(), CHUNK_ROWS), workers)
         chunks = watched(chunks, name)
-        chunks = joined(chunks, config.pack_tokens) if config.documents == "together" else chunks
+        chunks = joined(chunks, config.tokens_per_pack) if config.documents == "together" else chunks
         with folder_at_once(folder) as aside:
             write_tokens(aside, chunks, key, work.id_type, self.first_report(source, format))
         shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)

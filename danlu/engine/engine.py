@@ -94,10 +94,8 @@ class Engine:
         return summed.tolist()  # type: ignore[union-attr]
 
     def prepare(self, policy: Policy, num_tokens: int) -> None:
-        """Memory and speed options that depend on how long the run is."""
+        """Speed options that depend on how long the run is."""
         config = self.config
-        if config.gradient_checkpointing != "none":
-            policy.recompute(None if config.gradient_checkpointing == "full" else config.gradient_checkpointing)
         if config.compile is True or (config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING):
             policy.compile_blocks()
 

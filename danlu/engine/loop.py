@@ -5,6 +5,7 @@ import time
 from danlu.data.loader import Step
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
+from danlu.engine.overflow import Overflow
 from danlu.engine.records import StepRecord
 from danlu.engine.seeding import seed_step
 from danlu.engine.session import Session
@@ -36,16 +37,22 @@ def fit(session: Session, listener: Listener, stop: Stop) -> None:
 
 def learn(session: Session, step: Step, listener: Listener, stop: Stop) -> None:
     """Make one step, or answer what is not finite in it."""
-    started = time.perf_counter()
+    started, problem = time.perf_counter(), None
     training = session.training
     seed_step(session.engine.config.seed, training.progress.step, session.engine.rank)
-    packs = session.engine.share(step.packs)
+    packs = session.room.fitted(session.engine.share(step.packs))
     try:
         update = train_step(session.engine, training, session.objective, packs, lambda: stop.requested)
     except NonFinite as bad:
         session.answer(bad, step, listener)
+    except Overflow as overflow:
+        problem = Overflow(*overflow.args)  # another, without the frames that still hold the step's tensors
     else:
         listener.on_step(advance(session, step, update, time.perf_counter() - started))
+        session.room.measure()
+    if problem is not None:
+        session.make_room(problem, packs, listener)
+        learn(session, step, listener, stop)
 
 
 def advance(session: Session, step: Step, update: Update, seconds: float) -> StepRecord:
@@ -72,5 +79,6 @@ def advance(session: Session, step: Step, update: Update, seconds: float) -> Ste
         seconds=seconds,
         tokens_per_second=speed,
         mfu=session.utilisation(speed),
+        memory_bytes=session.room.peak,
         metrics=update.metrics | step.facts,
     )

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from danlu.core.devices import peak_flops
-from danlu.core.errors import Diverged
+from danlu.core.errors import Diverged, MemoryLimit
 from danlu.data.loader import Loader, Step
 from danlu.data.packing import Pack
 from danlu.data.stream.loader import Stream
@@ -17,7 +17,9 @@ from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.engine import Engine
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
+from danlu.engine.overflow import UPDATE, Overflow
 from danlu.engine.records import EvalRecord, StepRecord
+from danlu.engine.room import Room
 from danlu.engine.signals import Stop
 from danlu.engine.step import Stopped
 from danlu.engine.training import Training
@@ -39,6 +41,7 @@ class Session:
     engine: Engine
     objective: Objective
     training: Training
+    room: Room
     loader: Loader | Stream
     held_out: dict[str, list[Pack]]
     checkpoints: Checkpoints
@@ -134,6 +137,17 @@ class Session:
             raise Stopped
         loss = self.objective.measure(self.training.models, pack.to(self.engine.device))
         return float(loss.total), loss.count
+
+    def make_room(self, overflow: Overflow, packs: list[Pack], listener: Listener) -> None:
+        """Go on in less memory; where there is no less, save what was learnt and stop."""
+        number = self.training.progress.step + 1
+        try:
+            self.room.make_room(overflow, packs)
+        except MemoryLimit:
+            if overflow.term != UPDATE:  # in the middle of an update the weights are of no step
+                self.save(listener)
+            raise
+        listener.on_alert(number, f"out of memory in {overflow.term}; went on with {self.room.choice}")
 
     def answer(self, bad: NonFinite, step: Step, listener: Listener) -> None:
         """What the recipe wants when something is no number; the optimiser has not seen it."""

@@ -3,15 +3,19 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from danlu.data.packing import Pack
 from danlu.engine.engine import Engine
 from danlu.engine.nonfinite import NonFinite
+from danlu.engine.overflow import UPDATE, Overflow, overflowing
 from danlu.engine.training import Training
 from danlu.models.masters import total_norm
 from danlu.objectives.base import Loss, Objective
+
+T = TypeVar("T")
 
 
 class Stopped(Exception):
@@ -36,23 +40,48 @@ def train_step(
 ) -> Update:
     """Sum losses and gradients over the packs, divide once by the sum of counts, clip, update.
 
-    Raises `NonFinite` before the optimiser sees anything that is no number, and `Stopped` between packs.
+    Raises `NonFinite` before the optimiser sees anything that is no number, `Stopped` between packs, and `Overflow` on
+    all ranks when one of them has not the memory.
     """
+    losses = agreed(engine, lambda: sum_gradients(engine, training, objective, packs, stopped))
+    total, count, metrics = engine.sum_losses(losses)
+    norm = apply_gradients(engine, training, count, packs)
+    with overflowing(UPDATE):
+        lr = training.update_weights()
+    trained = sum(int((pack.targets >= 0).sum()) for pack in packs)
+    return Update(total / count, count, norm, lr, sum(pack.num_tokens for pack in packs), trained, metrics)
+
+
+def sum_gradients(
+    engine: Engine, training: Training, objective: Objective, packs: list[Pack], stopped: Callable[[], bool]
+) -> list[Loss]:
+    """Add up the gradients of a step's packs; returns their losses, without graphs."""
     training.masters.clear()
     losses = []
     for number, pack in enumerate(packs):
         if stopped():
             raise Stopped
-        loss = objective.loss(training.models, pack.to(engine.device))
+        with overflowing(f"activations (the forward of micro-batch {number})"):
+            loss = objective.loss(training.models, pack.to(engine.device))
         if not math.isfinite(loss.total.item()):
             raise NonFinite(f"a loss of {loss.total.item()}", packs, number)
-        engine.backward(loss.total * training.progress.loss_scale)
+        with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
+            engine.backward(loss.total * training.progress.loss_scale)
         losses.append(Loss(loss.total.detach(), loss.count, loss.metrics))
-    total, count, metrics = engine.sum_losses(losses)
-    norm = apply_gradients(engine, training, count, packs)
-    lr = training.update_weights()
-    trained = sum(int((pack.targets >= 0).sum()) for pack in packs)
-    return Update(total / count, count, norm, lr, sum(pack.num_tokens for pack in packs), trained, metrics)
+    return losses
+
+
+def agreed(engine: Engine, work: Callable[[], T]) -> T:
+    """What this rank's work gives; an `Overflow` of any rank is one of all, so that all take the same next step."""
+    result, problem = None, None
+    try:
+        result = work()
+    except Overflow as overflow:
+        problem = overflow.args
+    problems = [each for each in engine.gather(problem) if each is not None]
+    if problems:
+        raise Overflow(*problems[0])
+    return result  # type: ignore[return-value]
 
 
 def apply_gradients(engine: Engine, training: Training, count: float, packs: list[Pack]) -> float:

@@ -14,13 +14,15 @@ from danlu.core.devices import compute_dtype, device_name
 from danlu.core.errors import MemoryLimit
 from danlu.core.gpus import gpu, gpu_called, gpus
 from danlu.engine.planner.holdings import Offload, Parallel
-from danlu.engine.planner.plan import Device, Plan
+from danlu.engine.planner.plan import CONTEXT_BYTES, Device, Plan
 from danlu.engine.planner.planner import OutlineBuilder, Planner
 from danlu.engine.planner.speed import tokens_per_second
 from danlu.engine.planner.suggestions import Suggestion, fewest, suggestions
 from danlu.runs.train_run import TrainRun
 
 GIB = 2**30
+PROCESSOR_SHARE = 0.9
+"""of a processor's memory that a plan may use: where it is full, the system kills"""
 STAGES: list[tuple[Parallel, Offload]] = [
     ("ddp", "none"), ("zero1", "none"), ("zero2", "none"), ("zero3", "none"),
     ("zero2", "optimizer"), ("zero3", "optimizer"), ("zero3", "all"),
@@ -121,11 +123,13 @@ def device_of(name: str) -> Device:
 
 
 def here(*, cpu: bool = False) -> Device:
-    """This machine: its first GPU, or its processor with the memory that is free."""
+    """This machine: its GPU, or its processor, with the memory that is free or this process's own already."""
     if torch.cuda.is_available() and not cpu:
-        name, memory = torch.cuda.get_device_name(0), torch.cuda.mem_get_info(0)[1]
-        return Device(name, "cuda", memory, gpu_called(name))
-    return Device(device_name(torch.device("cpu")), "cpu", psutil.virtual_memory().available)
+        name, (free, total) = torch.cuda.get_device_name(), torch.cuda.mem_get_info()
+        mine = torch.cuda.memory_reserved() + CONTEXT_BYTES
+        return Device(name, "cuda", min(total, free + mine), gpu_called(name))
+    memory = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    return Device(device_name(torch.device("cpu")), "cpu", PROCESSOR_SHARE * memory)
 
 
 def stages_of(planner: Planner, plan: Plan, ranks: int) -> list[dict[str, Any]]:

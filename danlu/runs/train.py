@@ -26,7 +26,9 @@ from danlu.engine.checkpoint_folder import Checkpoint
 from danlu.engine.engine import Engine
 from danlu.engine.hooks.base import Listeners
 from danlu.engine.loop import fit
+from danlu.engine.planner.planner import Planner
 from danlu.engine.records import RunFacts, Summary
+from danlu.engine.room import Room
 from danlu.engine.session import Session
 from danlu.engine.signals import Stop
 from danlu.engine.training import Training
@@ -37,6 +39,7 @@ from danlu.models.resolve import ADAPTER, resolve
 from danlu.models.save import save_tokenizer
 from danlu.objectives.base import Models
 from danlu.runs.folder import RunFolder
+from danlu.runs.plan import here, planner_of
 from danlu.runs.train_run import TrainRun
 
 log = logging.getLogger(__name__)
@@ -102,10 +105,14 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
     checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, world_size=engine.num_ranks)
     checkpoints.sweep()
     weights = partial(write_weights, run, training)
-    how, before = how_to_resume(folder), baseline(run, engine, data)
-    return Session(
-        engine, run.objective, training, loader, data.held_out, checkpoints, weights, folder.bad_batches, how, before
-    )
+    how, before, bad = how_to_resume(folder), baseline(run, engine, data), folder.bad_batches
+    room = Room(engine, training, pack_tokens=run.data.pack_tokens, plan=partial(planner_here, run, engine))
+    return Session(engine, run.objective, training, room, loader, data.held_out, checkpoints, weights, bad, how, before)
+
+
+def planner_here(run: TrainRun, engine: Engine) -> Planner:
+    """The planner for the device that the run is on, which the weights are on already."""
+    return planner_of(run, here(cpu=engine.device.type == "cpu"), engine.num_ranks)[0]
 
 
 def report_mixture(folder: RunFolder, session: Session, data: Data | StreamedData) -> None:
@@ -128,7 +135,7 @@ def baseline(run: TrainRun, engine: Engine, data: Data | StreamedData) -> Baseli
         "settings": settings | {"seed": run.engine.seed, "held_out": data.config.held_out},
         "files": [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files],
         "tokens": list(data.keys.items()),
-        "numbers": [data.config.pack_tokens, str(engine.dtype), device_name(engine.device)],
+        "numbers": [data.config.tokens_per_pack, str(engine.dtype), device_name(engine.device)],
         "versions": [danlu.__version__, torch.__version__, transformers.__version__],
     }
     return Baseline((data.config.cache or cache_folder()) / "held_out", made_of)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from danlu.data.length import fit
-from danlu.data.packing import IGNORED, Pack, best_fit
+from danlu.data.packing import IGNORED, Pack, Segment, best_fit, refit
 from danlu.data.pool import Pool
 from danlu.tokens.encode import Encoded
 
@@ -73,3 +73,25 @@ def test_every_way_to_cut_keeps_what_it_says(mask, most):
     for kept in cut.values():
         assert all(len(piece.ids) <= most and piece.cut and not piece.trained[0] for piece in kept)
         assert all(piece.trained[1:].tolist() == [mask[id] for id in piece.ids[1:]] for piece in kept)
+
+
+@given(lengths=lengths, before=st.integers(1, 50), after=st.integers(1, 50))
+def test_segments_are_the_same_in_packs_of_another_size(lengths, before, after):
+    rows = [(np.arange(n) + 100 * row, np.arange(n) % 3 > 0) for row, n in enumerate(lengths)]
+    segments = [Segment("source", "file", row) for row in range(len(rows))]
+    packs = [
+        Pack.of([rows[n] for n in numbers], [segments[n] for n in numbers]) for numbers in best_fit(lengths, before)
+    ]
+    found = refit(packs, after)
+    assert all(pack.num_tokens <= after or len(pack.segments) == 1 for pack in found)
+    assert pieces(found) == pieces(packs)
+
+
+def pieces(packs):
+    """What each segment holds, by its row."""
+    found = {}
+    for pack in packs:
+        for segment, (begin, end) in zip(pack.segments, pairwise(pack.cu_seqlens.tolist()), strict=True):
+            names = ("input_ids", "positions", "targets", "weights")
+            found[segment.row] = [getattr(pack, name)[begin:end].tolist() for name in names]
+    return found

@@ -58,7 +58,7 @@ class StreamedData:
     @cached_property
     def held_out(self) -> dict[str, list[Pack]]:
         """Packs to evaluate on, by source."""
-        return {one.name: Rows([one]).packs(self.config.pack_tokens) for one in self.held_out_sets}
+        return {one.name: Rows([one]).packs(self.config.tokens_per_pack) for one in self.held_out_sets}
 
     @property
     def report(self) -> DataReport:
@@ -71,7 +71,7 @@ class StreamedData:
     def tokens_per_step(self) -> int:
         """About how many tokens one step sees."""
         batch = self.config.batch
-        return batch.tokens or (batch.rows or 0) * self.config.pack_tokens // 4
+        return batch.tokens or (batch.rows or 0) * self.config.tokens_per_pack // 4
 
     @cached_property
     def keys(self) -> dict[str, str]:
@@ -124,7 +124,7 @@ class StreamedData:
             key=hashlib.sha256(json.dumps(self.keys, sort_keys=True).encode()).hexdigest(),
             workers=min(num_cores(), MOST) if workers == "auto" else workers,
             prefetch=self.streaming.prefetch,
-            together=config.pack_tokens if config.documents == "together" else None,
+            together=config.tokens_per_pack if config.documents == "together" else None,
             rank=rank,
             ranks=ranks,
         )
@@ -152,7 +152,7 @@ class StreamedData:
                 )
                 for n, some in enumerate(shared)
             ]  # fmt: skip
-            lanes.append(Lane(tracks, blend.weights, blend.by, sizes, config.pack_tokens))
+            lanes.append(Lane(tracks, blend.weights, blend.by, sizes, config.tokens_per_pack))
         return lanes
 
 

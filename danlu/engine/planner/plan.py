@@ -77,6 +77,12 @@ class Plan:
         """What takes most."""
         return max(self.terms, key=lambda name: self.terms[name])
 
+    def describe(self) -> str:
+        """One line."""
+        tokens, recomputed = self.choice.pack_tokens, self.choice.recomputed
+        sizes = f"{self.needed / 2**30:.2f} of {self.device.memory_bytes / 2**30:.2f} GiB planned"
+        return f"packs of {tokens:,} tokens, {recomputed} of {self.num_blocks} blocks recomputed: {sizes}"
+
     def to_json(self) -> dict[str, Any]:
         """A tree of plain values, in bytes."""
         return {

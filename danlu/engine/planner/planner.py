@@ -59,6 +59,8 @@ class Planner:
         self.policy = self.models["policy"]
         self.masters = Masters(torch.nn.ModuleDict(models), dtype)
         self.num_blocks = len(blocks_of(self.policy.inner)[1])
+        self.activation_factor = 1.0
+        """what measuring has shown activations to be, in predictions"""
         self._footprints: dict[int, Footprint] = {}
 
     def on(self, build: OutlineBuilder) -> "Planner":
@@ -89,7 +91,7 @@ class Planner:
         kept = found.kept(choice.recomputed)
         working = found.peak(choice.recomputed) - kept
         held = held or self.holdings
-        return Plan(choice, self.device, held, kept, working, self.num_blocks, found.kept(0))
+        return Plan(choice, self.device, held, kept, working, self.num_blocks, found.kept(0), self.activation_factor)
 
     @property
     def sizes(self) -> list[int]:
@@ -116,14 +118,9 @@ class Planner:
         plans = [self.plan(choice, held) for choice in self.choices(pack_tokens, checkpointing)]
         return next((plan for plan in plans if plan.fits), min(plans, key=lambda plan: plan.needed))
 
-    def smaller(self, choice: Choice, longest: int | None = None) -> Choice | None:
-        """The next step down: a quarter of the blocks more recomputed, then packs of half the size; none is the end."""
-        floor = longest or self.longest
-        return smaller(choice, self.num_blocks, floor)
-
 
 def smaller(choice: Choice, num_blocks: int, longest: int) -> Choice | None:
-    """The next step down from a choice: more blocks recomputed, then packs of half the size."""
+    """The next step down: a quarter of the blocks more recomputed, then packs of half the size; none is the end."""
     if choice.recomputed < num_blocks:
         return replace(choice, recomputed=min(num_blocks, choice.recomputed + ceil(num_blocks / 4)))
     if choice.pack_tokens > longest:
