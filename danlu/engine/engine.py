@@ -110,6 +110,7 @@ class ModelBuilder:
 
     def policy(self) -> Policy:
         """The model that learns."""
+        self.adapter.check(self.engine.device)
         torch.manual_seed(self.engine.config.seed)  # new adapter matrices begin the same in every run
         model = self.adapter.apply(build_model(self.model, device=self.engine.device))
         return Policy(model.to(self.engine.device)).train()  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -17,6 +18,9 @@ class Adapter(Part):
     def needs_whole_weights(self) -> str | None:
         """Why it cannot work beside quantized weights; None where it can."""
         return "learns the weights themselves"
+
+    def check(self, device: torch.device) -> None:
+        """Raise a `SetupError` where it cannot work."""
 
     def apply(self, model: PreTrainedModel) -> nn.Module:
         """Mark the weights that learn, and return the model, possibly wrapped."""

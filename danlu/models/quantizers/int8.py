@@ -25,7 +25,8 @@ class Int8Linear(QuantizedLinear):
         return {"weight": (weight.float() / scale).round_().to(torch.int8), "scale": scale}
 
     def dense(self) -> Tensor:
-        return self.weight.to(self.compute_dtype).mul_(self.scale)
+        dense = torch.empty_like(self.weight, dtype=self.compute_dtype)
+        return torch.mul(self.weight, self.scale, out=dense)  # no fp32 copy in between
 
 
 def row_scale(weight: Tensor, largest: float) -> Tensor:

@@ -137,7 +137,7 @@ def test_masters_take_the_place_of_the_models_own(tiny, tmp_path):
 
 
 def test_parts_are_chosen_by_name():
-    assert set(adapters) == {"full", "freeze", "lora"}
+    assert {"full", "freeze", "lora"} <= set(adapters)
 
     class Run(Config):
         adapter: Adapter
