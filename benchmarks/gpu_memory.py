@@ -3,9 +3,9 @@
     python benchmarks/gpu_memory.py [--only 8B] [--compile] [--seconds 330] [--terms]
     python benchmarks/gpu_memory.py --device cpu --tiny        # the same cases in miniature, to see that they run
 
-Weights are random and made on the device; two steps of two packs each go through the engine's own step, and the most that
-was allocated in them is compared with what `danlu plan` says from the configuration alone. Prints a table in Markdown;
-exit code 1 if a case failed or a prediction was further than --within percent from its measurement.
+Weights are random and made on the device; two steps of two packs each go through the engine's own step, and the most
+that was allocated in them is compared with what `danlu plan` says from the configuration alone. Prints a table in
+Markdown; exit code 1 if a case failed or a prediction was further than --within percent from its measurement.
 """
 
 import argparse
@@ -46,7 +46,8 @@ from danlu.runs.plan import here
 
 GIB = 2**30
 LLAMA = {"model_type": "llama", "vocab_size": 128256, "num_key_value_heads": 8, "max_position_embeddings": 131072}
-QWEN3 = {"model_type": "qwen3", "vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True}  # fmt: skip
+QWEN3 = {"model_type": "qwen3", "vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128}
+TIED = {"tie_word_embeddings": True}
 
 
 def sizes(hidden: int, inner: int, layers: int, heads: int) -> dict[str, int]:
@@ -56,10 +57,10 @@ def sizes(hidden: int, inner: int, layers: int, heads: int) -> dict[str, int]:
 
 
 SHAPES = {
-    "Qwen3-0.6B": QWEN3 | sizes(1024, 3072, 28, 16),
-    "Llama-3.2-1B": LLAMA | sizes(2048, 8192, 16, 32) | {"tie_word_embeddings": True},
-    "Llama-3.2-3B": LLAMA | sizes(3072, 8192, 28, 24) | {"tie_word_embeddings": True},
-    "Qwen3-4B": QWEN3 | sizes(2560, 9728, 36, 32),
+    "Qwen3-0.6B": QWEN3 | TIED | sizes(1024, 3072, 28, 16),
+    "Llama-3.2-1B": LLAMA | sizes(2048, 8192, 16, 32) | TIED,
+    "Llama-3.2-3B": LLAMA | sizes(3072, 8192, 28, 24) | TIED,
+    "Qwen3-4B": QWEN3 | TIED | sizes(2560, 9728, 36, 32),
     "Llama-3.1-8B": LLAMA | sizes(4096, 14336, 32, 32),
 }
 
@@ -145,7 +146,7 @@ def measure(case: Case, device: Device, tiny: bool, compiled: bool) -> Found:
         optimizer=optimizers[case.optimizer](),
     )
     engine = Engine(engine_config)
-    plan, predicted = predict(case, config, engine_config, engine.dtype, device, pack_tokens, rows)
+    plan, predicted = predict(case, config, engine, device, pack_tokens, rows)
     training, room = prepare(case, config, engine, pack_tokens)
     torch.manual_seed(0)
     packs = [random_pack(pack_tokens, rows, config.vocab_size) for _ in range(2)]
@@ -161,17 +162,17 @@ def measure(case: Case, device: Device, tiny: bool, compiled: bool) -> Found:
 
 
 def predict(
-    case: Case, config: PreTrainedConfig, engine: EngineConfig, dtype: torch.dtype, device: Device, tokens: int, rows: int
-) -> tuple[Plan, float | None]:  # fmt: skip
+    case: Case, config: PreTrainedConfig, engine: Engine, device: Device, tokens: int, rows: int
+) -> tuple[Plan, float | None]:
     """What the planner says, from a folder with nothing but config.json."""
     with tempfile.TemporaryDirectory() as folder:
         config.save_pretrained(folder)
         model = ModelConfig(path=folder, quantizer=case.quantizer)
         build = OutlineBuilder(model, case.adapter)
-        planner = Planner(build, SFT(), engine, dtype, device, longest=rows, most=2 * tokens)
-        plan = planner.choose(tokens, engine.gradient_checkpointing)
+        planner = Planner(build, SFT(), engine.config, engine.dtype, device, longest=rows, most=2 * tokens)
+        plan = planner.choose(tokens, engine.config.gradient_checkpointing)
     gpu = device.gpu
-    return plan, gpu and tokens_per_second(planner.policy, plan, gpu, dtype, step_tokens=2 * tokens)
+    return plan, gpu and tokens_per_second(planner.policy, plan, gpu, engine.dtype, step_tokens=2 * tokens)
 
 
 def prepare(case: Case, config: PreTrainedConfig, engine: Engine, pack_tokens: int) -> tuple[Training, Room]:
@@ -197,7 +198,8 @@ def random_pack(tokens: int, rows: int, vocabulary: int) -> Pack:
     targets[ends[1:] - 1] = IGNORED
     positions = torch.cat([torch.arange(n) for n in lengths])
     weights = (targets != IGNORED).float()
-    return Pack(ids, positions, targets, weights, ends.to(torch.int32), [Segment("", "", n) for n in range(len(lengths))])
+    segments = [Segment("", "", number) for number in range(len(lengths))]
+    return Pack(ids, positions, targets, weights, ends.to(torch.int32), segments)
 
 
 def reset(device: torch.device) -> None:
