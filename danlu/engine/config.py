@@ -53,6 +53,10 @@ class EngineConfig(Config):
     """where to train"""
     gradient_checkpointing: Literal["none", "full", "auto"] | Annotated[NonNegativeInt, Field(strict=True)] = "none"
     """recompute blocks in the backward pass to save memory: none, full, how many, or auto: as many as it takes"""
+    offload_activations: bool = False
+    """keep what the backward pass needs in the host's memory meanwhile; a GPU copies while it computes"""
+    mlp_chunk: Literal["auto"] | PositiveInt | None = None
+    """tokens that an MLP takes at a time, recomputed backwards, for very long rows; auto is the model's width"""
     compile: Literal["auto"] | bool = "auto"
     """let torch's compiler fuse each block: on, off, or auto, when the run is long enough to win back the time"""
     on_nonfinite: Literal["stop", "skip", "rollback"] = "stop"

@@ -1,5 +1,6 @@
 """The hardware under a run: device, ranks and precision, and the sums over all of them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,9 +16,12 @@ from danlu.core.errors import SetupError
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
 from danlu.models.adapters.base import Adapter
+from danlu.models.chunked_mlp import chunk_mlps
 from danlu.models.load import ModelConfig, build_model
 from danlu.models.policy import Policy
 from danlu.objectives.base import Loss
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -94,10 +98,20 @@ class Engine:
         return summed.tolist()  # type: ignore[union-attr]
 
     def prepare(self, policy: Policy, num_tokens: int) -> None:
-        """Speed options that depend on how long the run is."""
+        """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
+        chunk(config, policy)
         if config.compile is True or (config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING):
             policy.compile_blocks()
+
+
+def chunk(config: EngineConfig, policy: Policy) -> None:
+    """Let MLPs take some tokens at a time, where the recipe says so."""
+    if config.mlp_chunk is not None:
+        width = policy.inner.config.get_text_config().hidden_size
+        tokens = width if config.mlp_chunk == "auto" else config.mlp_chunk
+        if not chunk_mlps(policy.inner, width, tokens):
+            log.warning("engine.mlp_chunk: no block of %s has an MLP of its own", type(policy.inner).__name__)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def sum_gradients(
     for number, pack in enumerate(packs):
         if stopped():
             raise Stopped
-        with overflowing(f"activations (the forward of micro-batch {number})"):
+        with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
         if not math.isfinite(loss.total.item()):
             raise NonFinite(f"a loss of {loss.total.item()}", packs, number)

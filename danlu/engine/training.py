@@ -1,7 +1,8 @@
 """What changes while a run trains: weights, optimiser and progress, and how they go to a checkpoint and come back."""
 
+import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -9,11 +10,14 @@ from torch import Tensor
 
 from danlu.engine.checkpoint import Checkpoint, Checkpoints
 from danlu.engine.config import EngineConfig
+from danlu.engine.offload import Offload
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from danlu.engine.optimizers.base import set_lr
 from danlu.engine.progress import Progress
 from danlu.models.masters import Masters
 from danlu.objectives.base import Models
+
+log = logging.getLogger(__name__)
 
 FIRST_LOSS_SCALE = 2.0**4
 """losses are sums over thousands of tokens, which alone lifts fp16 gradients as a scale of 2^16 lifts those of means"""
@@ -29,6 +33,13 @@ class Training:
         self.masters = Masters(torch.nn.ModuleDict(models), dtype)
         groups = config.optimizer.groups(self.masters.parameters.items(), lr_scale)
         self.optimizer = config.optimizer.build(groups)
+        self.kept: AbstractContextManager[None] = nullcontext()
+        """what is done to what a forward keeps"""
+        device = models["policy"].device
+        if config.offload_activations and device.type == "cpu":
+            log.info("engine.offload_activations: a processor's memory is the host's; nothing is moved")
+        elif config.offload_activations:
+            self.kept = Offload(torch.nn.ModuleDict(models).state_dict().values(), device)
         self.names = {parameter: name for name, parameter in self.masters.parameters.items()}
         self.scales_loss = dtype == torch.float16
         self.progress = Progress(loss_scale=FIRST_LOSS_SCALE if self.scales_loss else 1.0)

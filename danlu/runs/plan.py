@@ -13,7 +13,7 @@ from rich.table import Table
 from danlu.core.devices import compute_dtype, device_name
 from danlu.core.errors import MemoryLimit
 from danlu.core.gpus import gpu, gpu_called, gpus
-from danlu.engine.planner.holdings import Offload, Parallel
+from danlu.engine.planner.holdings import Moved, Parallel
 from danlu.engine.planner.plan import CONTEXT_BYTES, Device, Plan
 from danlu.engine.planner.planner import OutlineBuilder, Planner
 from danlu.engine.planner.speed import tokens_per_second
@@ -23,7 +23,7 @@ from danlu.runs.train_run import TrainRun
 GIB = 2**30
 PROCESSOR_SHARE = 0.9
 """of a processor's memory that a plan may use: where it is full, the system kills"""
-STAGES: list[tuple[Parallel, Offload]] = [
+STAGES: list[tuple[Parallel, Moved]] = [
     ("ddp", "none"), ("zero1", "none"), ("zero2", "none"), ("zero3", "none"),
     ("zero2", "optimizer"), ("zero3", "optimizer"), ("zero3", "all"),
 ]  # fmt: skip
@@ -57,7 +57,7 @@ def plan(
     *,
     ranks: int = 1,
     parallel: Parallel = "ddp",
-    offload: Offload = "none",
+    offload: Moved = "none",
     as_json: bool = False,
     console: Console | None = None,
 ) -> list[Answer]:
@@ -76,7 +76,7 @@ def plan(
     return answers
 
 
-def answer(run: TrainRun, device: Device, ranks: int, parallel: Parallel, offload: Offload) -> Answer:
+def answer(run: TrainRun, device: Device, ranks: int, parallel: Parallel, offload: Moved) -> Answer:
     """Everything about a recipe on one device."""
     planner, dtype = planner_of(run, device, ranks)
     held = planner.dealt(parallel, ranks, offload)

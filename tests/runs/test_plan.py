@@ -161,3 +161,14 @@ def test_stepping_down_ends():
 
 def test_a_plan_knows_whether_it_fits():
     assert Device("tiny", "cpu", 1.0).gpu is None
+
+
+def test_what_saves_memory_is_counted_as_it_will_run(recipe):
+    words = ("data.pack_tokens=8192", "data.max_length=8192")
+    plain, away, chunked = (
+        answer(recipe(*words, *more), device_of("h100"), 1, "ddp", "none").plan
+        for more in ((), ("engine.offload_activations=true",), ("engine.mlp_chunk=auto",))
+    )
+    assert away.activations < 0.3 * plain.activations
+    assert away.peak < plain.peak
+    assert chunked.activations < plain.activations

@@ -288,8 +288,9 @@ def test_patience_with_the_held_out_loss_ends_a_run(train):
 
 def test_options_of_memory_change_no_loss(train):
     expected = losses(train("plain", "engine.steps=3"))
-    for number, option in enumerate(["full", "1"]):
-        found = losses(train(f"run-{number}", "engine.steps=3", f"engine.gradient_checkpointing={option}"))
+    options = ["gradient_checkpointing=full", "gradient_checkpointing=1", "mlp_chunk=20", "offload_activations=true"]
+    for number, option in enumerate(options):
+        found = losses(train(f"run-{number}", "engine.steps=3", f"engine.{option}"))
         assert found == pytest.approx(expected, rel=1e-5)
 
 

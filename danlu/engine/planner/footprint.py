@@ -1,7 +1,7 @@
 """What one pack's forward and backward hold at each moment, found by running them without data, block by block."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import _engine_run_backward
 
+from danlu.data.packing import Pack
 from danlu.engine.planner.live import AsIfOn, Live
 from danlu.models.blocks import blocks_of
 from danlu.models.masters import Masters
 from danlu.models.outline import Outline, outline_pack
-from danlu.objectives.base import Objective
+from danlu.objectives.base import Loss as Total
+from danlu.objectives.base import Models
 
 log = logging.getLogger(__name__)
+
+Loss = Callable[[Models, Pack], Total]
+"""what is run: an objective's loss"""
 
 FEWEST_BLOCKS = 2
 """the first block's input may need no gradient, so it alone would not do"""
@@ -108,33 +113,31 @@ class Recorder:
 
 
 def footprint(
-    models: dict[str, Outline], masters: Masters, objective: Objective, lengths: Sequence[int], device: str
+    models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: str
 ) -> Footprint:
-    """Run a pack of segments of these lengths through the objective, on outlines, as on a kind of device.
+    """Run a pack of segments of these lengths through a loss and back, on outlines, as on a kind of device.
 
     What asks a GPU for more than its name cannot run where there is none, and is counted on the plain path.
     """
     try:
-        return traced(models, masters, objective, lengths, device)
+        return traced(models, masters, loss, lengths, device)
     except (RuntimeError, AssertionError) as error:
         if device == "cpu":
             raise
         log.info("activations are counted as on a processor: %s", str(error).partition("\n")[0])
-        return traced(models, masters, objective, lengths, "cpu")
+        return traced(models, masters, loss, lengths, "cpu")
 
 
-def traced(
-    models: dict[str, Outline], masters: Masters, objective: Objective, lengths: Sequence[int], device: str
-) -> Footprint:
+def traced(models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: str) -> Footprint:
     """One pack with no block recomputed, and one with all."""
     policy = models["policy"]
     with enough_blocks(policy) as places:
         for master in masters.parameters.values():
             master.grad = torch.empty_like(master)  # of the packs before this one
         policy.recompute(0)
-        plain = trace(models, objective, lengths, device, masters)
+        plain = trace(models, loss, lengths, device, masters)
         policy.recompute(None)
-        recomputed = trace(models, objective, lengths, device, masters)
+        recomputed = trace(models, loss, lengths, device, masters)
         policy.recompute(0)
         masters.clear()
     whole, again = plain.blocks(), recomputed.blocks()
@@ -147,9 +150,7 @@ def traced(
     )
 
 
-def trace(
-    models: dict[str, Outline], objective: Objective, lengths: Sequence[int], device: str, masters: Masters
-) -> Recorder:
+def trace(models: dict[str, Outline], loss: Loss, lengths: Sequence[int], device: str, masters: Masters) -> Recorder:
     """One forward and backward."""
     known = [tensor for model in models.values() for tensor in (*model.parameters(), *model.buffers())]
     known += [
@@ -160,16 +161,15 @@ def trace(
         recorder = Recorder(live, len(blocks))
         for number, block in enumerate(blocks):
             hooks.callback(follow(block, number, recorder))
-        loss = objective.loss({**models}, outline_pack(lengths)).total
-        backward(loss)
+        backward(loss({**models}, outline_pack(lengths)).total)
         recorder.close()
     return recorder
 
 
-def backward(loss: Tensor) -> None:
+def backward(total: Tensor) -> None:
     """What `loss.backward()` does, which itself would leave every function mode while it runs."""
     _engine_run_backward(
-        (loss,), (torch.ones_like(loss),), False, False, (), allow_unreachable=True, accumulate_grad=True
+        (total,), (torch.ones_like(total),), False, False, (), allow_unreachable=True, accumulate_grad=True
     )
 
 

@@ -12,7 +12,7 @@ from danlu.models.masters import Masters
 from danlu.models.outline import Outline
 
 Parallel = Literal["ddp", "zero1", "zero2", "zero3"]
-Offload = Literal["none", "optimizer", "all"]
+Moved = Literal["none", "optimizer", "all"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Holdings:
         """All of it."""
         return self.weights + self.learning + self.masters + self.gradients + self.optimizer + self.gathered
 
-    def dealt(self, parallel: Parallel, ranks: int, offload: Offload, largest: float) -> "Holdings":
+    def dealt(self, parallel: Parallel, ranks: int, offload: Moved, largest: float) -> "Holdings":
         """Each device's share; `largest` are the weights that must be together at a time."""
         stage = 0 if parallel == "ddp" else int(parallel[-1])
         parts = {"masters": 1, "optimizer": 1, "gradients": 2, "learning": 3, "weights": 3}

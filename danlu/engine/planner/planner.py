@@ -7,17 +7,20 @@ from math import ceil
 
 import torch
 
+from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
+from danlu.engine.engine import chunk
+from danlu.engine.offload import Offload
 from danlu.engine.planner.footprint import Footprint, footprint
-from danlu.engine.planner.holdings import Holdings, Offload, Parallel, holdings, largest_part
-from danlu.engine.planner.live import Live
+from danlu.engine.planner.holdings import Holdings, Moved, Parallel, holdings, largest_part
+from danlu.engine.planner.live import META, Live
 from danlu.engine.planner.plan import Choice, Device, Plan
 from danlu.models.adapters.base import Adapter
 from danlu.models.blocks import blocks_of
 from danlu.models.load import ModelConfig
 from danlu.models.masters import Masters
 from danlu.models.outline import Outline, adapted, outline
-from danlu.objectives.base import Models, Objective
+from danlu.objectives.base import Loss, Models, Objective
 
 MOST_TOKENS = 16384
 """packs above this size make no step faster"""
@@ -58,6 +61,7 @@ class Planner:
         self.models: dict[str, Outline] = models  # type: ignore[assignment]
         self.policy = self.models["policy"]
         self.masters = Masters(torch.nn.ModuleDict(models), dtype)
+        chunk(engine, self.policy)
         self.num_blocks = len(blocks_of(self.policy.inner)[1])
         self.activation_factor = 1.0
         """what measuring has shown activations to be, in predictions"""
@@ -73,7 +77,7 @@ class Planner:
         """What one device alone would hold all the time."""
         return holdings(self.models, self.masters, self.engine.optimizer)
 
-    def dealt(self, parallel: Parallel, ranks: int, offload: Offload = "none") -> Holdings:
+    def dealt(self, parallel: Parallel, ranks: int, offload: Moved = "none") -> Holdings:
         """Each device's share among several."""
         return self.holdings.dealt(parallel, ranks, offload, largest_part(self.policy))
 
@@ -82,8 +86,15 @@ class Planner:
         if tokens not in self._footprints:
             rows = [self.longest] * (tokens // self.longest)
             lengths = [*rows, *filter(None, [tokens - sum(rows)])]
-            self._footprints[tokens] = footprint(self.models, self.masters, self.objective, lengths, self.device.kind)
+            self._footprints[tokens] = footprint(self.models, self.masters, self._loss, lengths, self.device.kind)
         return self._footprints[tokens]
+
+    def _loss(self, models: Models, pack: Pack) -> Loss:
+        """The objective's, with the way to the host and back that the recipe wants."""
+        if not (self.engine.offload_activations and self.device.kind == "cuda"):
+            return self.objective.loss(models, pack)
+        with Offload(torch.nn.ModuleDict(models).state_dict().values(), META):
+            return self.objective.loss(models, pack)
 
     def plan(self, choice: Choice, held: Holdings | None = None) -> Plan:
         """The plan of one choice."""

@@ -82,7 +82,7 @@ def measured_peak(policy, masters, pack):
 @pytest.mark.parametrize("architecture", EVERY)
 def test_the_peak_is_what_is_allocated(architecture, adapter, recomputed):
     models, masters = sketch(architecture, ADAPTERS[adapter], torch.float32)
-    found = footprint(models, masters, SFT(), LENGTHS, "cpu").peak(recomputed)
+    found = footprint(models, masters, SFT().loss, LENGTHS, "cpu").peak(recomputed)
     policy, masters = trained(architecture, ADAPTERS[adapter], torch.float32)
     policy.recompute(recomputed)
     assert found == pytest.approx(measured_peak(policy, masters, a_pack()), rel=0.03)
@@ -92,7 +92,7 @@ def test_the_peak_is_what_is_allocated(architecture, adapter, recomputed):
 @pytest.mark.parametrize("architecture", EVERY)
 def test_activations_are_what_autograd_keeps(architecture, adapter):
     models, masters = sketch(architecture, ADAPTERS[adapter], torch.float32)
-    found = footprint(models, masters, SFT(), LENGTHS, "cpu").kept(0)
+    found = footprint(models, masters, SFT().loss, LENGTHS, "cpu").kept(0)
     policy, _ = trained(architecture, ADAPTERS[adapter], torch.float32)
     assert found == pytest.approx(saved_bytes(policy, a_pack()), rel=0.05)
 
@@ -123,7 +123,7 @@ def test_quantized_weights_are_counted_to_the_byte(quantizer):
     policy, real = trained("llama", Lora(), torch.float32, quantizer=made)
     everything = [each for each in (*policy.parameters(), *policy.buffers()) if not each.requires_grad]
     assert holdings(models, masters, AdamW()).weights == num_bytes(everything)
-    found = footprint(models, masters, SFT(), LENGTHS, "cpu").peak(0)
+    found = footprint(models, masters, SFT().loss, LENGTHS, "cpu").peak(0)
     assert found == pytest.approx(measured_peak(policy, real, a_pack()), rel=0.03)
 
 
