@@ -120,19 +120,22 @@ def speed(tokenizer, rounds: int, rows: int) -> None:
 
 
 def memory_bytes() -> int:
-    """What this process and its workers hold for themselves."""
+    """What this process and its workers hold; pages that they share are counted once (PSS)."""
     family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    return sum(process.memory_full_info().uss for process in family)
+    return sum(process.memory_full_info().pss for process in family)
 
 
 def memory(folder: Path, tokenizer, rows: int) -> None:
-    """Twenty looks on the way."""
-    seen, looks = 0, []
+    """The most that was held in each twentieth of the way; it comes and goes with the windows that are shuffled."""
+    seen, looks, most = 0, [], 0
     steps = iter(stream_of(folder, tokenizer).loader())
-    for step in steps:
+    for number, step in enumerate(steps):
         seen += sum(len(pack.segments) for pack in step.packs)
+        if number % 25 == 0:
+            most = max(most, memory_bytes())
         if seen * 20 >= rows * (len(looks) + 1):
-            looks.append(memory_bytes() / 2**20)
+            looks.append(most / 2**20)
+            most = 0
             print(f"{seen:>12,} rows  {looks[-1]:,.0f} MiB", flush=True)
         if seen >= rows:
             break

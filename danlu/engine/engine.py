@@ -17,6 +17,7 @@ from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
 from danlu.models.adapters.base import Adapter
 from danlu.models.chunked_mlp import chunk_mlps
+from danlu.models.fused_block import fuse_blocks
 from danlu.models.load import ModelConfig, build_model
 from danlu.models.policy import Policy
 from danlu.objectives.base import Loss
@@ -101,7 +102,10 @@ class Engine:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
         chunk(config, policy)
-        if config.compile is True or (config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING):
+        whole = policy.packed and config.mlp_chunk is None
+        fused = self.device.type == "cuda" and whole and fuse_blocks(policy.inner) > 0
+        worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING
+        if not fused and (config.compile is True or worth_it):  # in fused blocks nothing is left for the compiler
             policy.compile_blocks()
 
 

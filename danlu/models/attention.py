@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from danlu.models.kernels.segment_attention import Segments, plain_segment_attention, segment_attention
+from danlu.models.kernels.varlen_attention import VarlenAttention, runs_flash
 
 PACKED = "danlu_packed"
 """what a model's attention implementation is called while it trains"""
@@ -43,11 +43,8 @@ def packed_attention(
         out = plain_segment_attention(
             q, k, v, segments, scale=scale, window=sliding_window, softcap=softcap, dropout=dropout
         )
-    elif q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and sliding_window is None and q.shape == k.shape:
-        longest = max(segments.lengths)
-        out: Any = varlen_attn(
-            q, k, v, segments.cu_seqlens, segments.cu_seqlens, longest, longest, scale=scale, window_size=(-1, 0)
-        )
+    elif runs_flash(q):
+        out = VarlenAttention.apply(q, k, v, segments, scale, sliding_window)
     else:
         out = segment_attention(q, k, v, segments, scale=scale, window=sliding_window)
     return out[None], None

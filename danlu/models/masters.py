@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from danlu.models.quantized_linear import quantized_layers
 
+LAID_TOGETHER = 1 << 28
+"""most numbers whose gradients lie in one tensor: those of adapters do; those of a whole model come one by one, as the
+activations that they are made from go"""
+
 
 class Masters:
     """The weights of a module that learn, by parameter name, in fp32.
@@ -19,9 +23,12 @@ class Masters:
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
         learning = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
         self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._together: Tensor | None = None
+        self._places: list[Tensor] = []
         self.parameters: dict[str, nn.Parameter] = {}
         for name, parameter in learning.items():
             self.parameters[name] = parameter if dtype == torch.float32 else self._copy(parameter, dtype)
+        self._lay_together()
         for parameter in module.parameters():
             if parameter.is_floating_point() and parameter.dtype != dtype:
                 parameter.data = parameter.data.to(dtype)
@@ -31,18 +38,28 @@ class Masters:
     def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         master = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
         parameter.data = parameter.data.to(dtype)
+        number = len(self._pairs)
         self._pairs.append((master, parameter))
 
         def add_gradient(parameter: Tensor) -> None:
             assert parameter.grad is not None
             if master.grad is None:
-                master.grad = parameter.grad.float()
+                master.grad = self._places[number].copy_(parameter.grad) if self._places else parameter.grad.float()
             else:
                 master.grad += parameter.grad
             parameter.grad = None
 
         parameter.register_post_accumulate_grad_hook(add_gradient)
         return master
+
+    def _lay_together(self) -> None:
+        """Room for the gradients of small masters in one tensor: a GPU waits while it is told of hundreds."""
+        masters = [master for master, _ in self._pairs]
+        if not 0 < sum(master.numel() for master in masters) <= LAID_TOGETHER:
+            return
+        self._together = torch.zeros(sum(master.numel() for master in masters), device=masters[0].device)
+        pieces = self._together.split([master.numel() for master in masters])
+        self._places = [piece.view(master.shape) for piece, master in zip(pieces, masters, strict=True)]
 
     @torch.no_grad()
     def publish(self) -> None:
@@ -78,13 +95,16 @@ class Masters:
         return {name: master.detach() for name, master in self.parameters.items()}
 
     def gradients(self) -> list[Tensor]:
-        """The gradients that exist, in a fixed order."""
-        return [master.grad for master in self.parameters.values() if master.grad is not None]
+        """The gradients that exist, in a fixed order; laid together, all at once, with zeros for those that do not."""
+        found = [master.grad for master in self.parameters.values() if master.grad is not None]
+        return found if self._together is None or not found else [self._together]
 
     def clear(self) -> None:
         """Forget all gradients."""
         for master in self.parameters.values():
             master.grad = None
+        if self._together is not None:
+            self._together.zero_()
 
 
 @torch.no_grad()

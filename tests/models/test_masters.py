@@ -175,3 +175,27 @@ def test_other_values_are_shown_for_a_while_and_cost_no_bit(dtype):
         assert torch.equal(net.last.weight, model["last.weight"])
     assert all(torch.equal(value, before[name]) for name, value in masters.state().items())
     assert all(torch.equal(value, model[name]) for name, value in net.state_dict().items())
+
+
+def test_gradients_of_small_masters_lie_in_one_tensor():
+    net = Net()
+    masters = Masters(net, torch.bfloat16)
+    assert masters.gradients() == []
+    net(batch(0, torch.bfloat16)).float().square().sum().backward()
+    net(batch(1, torch.bfloat16)).float().square().sum().backward()
+    [together] = masters.gradients()
+    each = [master.grad for master in masters.parameters.values()]
+    torch.testing.assert_close(together, torch.cat([gradient.flatten() for gradient in each if gradient is not None]))
+    together.mul_(2.0)
+    torch.testing.assert_close(together[: each[0].numel()], each[0].flatten())  # type: ignore[union-attr]
+    masters.clear()
+    assert masters.gradients() == []
+    assert not together.any()
+
+
+def test_gradients_of_large_masters_come_one_by_one(monkeypatch):
+    monkeypatch.setattr("danlu.models.masters.LAID_TOGETHER", 10)
+    net = Net()
+    masters = Masters(net, torch.bfloat16)
+    net(batch(0, torch.bfloat16)).float().square().sum().backward()
+    assert len(masters.gradients()) == len(masters.parameters)

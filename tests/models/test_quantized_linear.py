@@ -112,7 +112,7 @@ def test_masters_leave_its_codes_alone(layer, x):
     out = wrapped(x.detach().bfloat16())
     out.float().square().sum().backward()
     assert out.dtype == torch.bfloat16
-    assert len(masters.gradients()) == 2
+    assert all(master.grad is not None for master in masters.parameters.values())
 
 
 def test_a_shell_on_no_device_has_its_shapes(layer):

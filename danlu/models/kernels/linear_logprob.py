@@ -14,8 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 64 << 20
-"""fp32 logits held at a time: 64 MiB keeps a processor's cache and a GPU's allocator happy"""
+from danlu.models.kernels.row_softmax import row_softmax
+
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
+"""fp32 logits held at a time: few enough for a processor's caches, enough rows for a GPU's products"""
 KEPT_BYTES = 128 << 20
 """probabilities kept for the gradient of a weight that learns; those of more tokens are computed again"""
 
@@ -73,35 +75,37 @@ class LinearLogprob(torch.autograd.Function):
         expected = torch.empty_like(hidden) if smooth and ctx.needs_input_grad[0] else None
         room = KEPT_BYTES // (len(weight) * weight.element_size()) if smooth and learns else 0
         kept = weight.new_empty(min(room, len(hidden)), len(weight))
-        for rows in _chunks(len(hidden), len(weight)):
+        for rows in _chunks(hidden, weight):
+            wanted = expected is not None or rows.start < len(kept)
             logits = _logits(hidden[rows], weight, bias, shape)
-            logps = logits.log_softmax(-1)
-            logp[rows] = logps.gather(-1, targets[rows, None])[:, 0]
-            normalizer[rows] = logits.gather(-1, targets[rows, None])[:, 0] - logp[rows]
-            average[rows] = logps.mean(-1)
-            if expected is None and rows.start >= len(kept):
+            probabilities = torch.empty_like(logits, dtype=weight.dtype) if wanted else None
+            logp[rows], normalizer[rows], average[rows] = row_softmax(logits, targets[rows], probabilities)
+            if probabilities is None:
                 continue
-            probabilities = logps.exp_().to(weight.dtype)
             kept[rows] = probabilities[: max(0, len(kept) - rows.start)]
             if expected is not None:
                 torch.mm(probabilities, weight, out=expected[rows])
         ctx.shape = shape
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(hidden, weight, bias, targets, normalizer, expected, kept)
         return logp, normalizer, average
 
     @staticmethod
-    def backward(ctx, *grads: Tensor):  # type: ignore[override]
-        """Gradients of hidden, weight and bias."""
+    def backward(ctx, *grads: Tensor | None):  # type: ignore[override]
+        """Gradients of hidden, weight and bias. A gradient that is None is that of an output which nobody used."""
+        hidden, weight, _, targets, normalizer, expected, _ = ctx.saved_tensors
+        zeros = torch.zeros_like(normalizer)
         if ctx.shape.softcap is not None:
-            return _capped_backward(ctx, *grads)
-        d_logp, d_normalizer, d_average = (grad * ctx.shape.scale for grad in grads)
-        hidden, weight, _, targets, _, expected, _ = ctx.saved_tensors
-        of_p = d_normalizer - d_logp - d_average
+            return _capped_backward(ctx, *(zeros if grad is None else grad for grad in grads))
+        d_logp, d_normalizer, d_average = (None if grad is None else grad * ctx.shape.scale for grad in grads)
+        of_p = (zeros if d_normalizer is None else d_normalizer) - (zeros if d_logp is None else d_logp)
+        of_p = of_p if d_average is None else of_p - d_average
+        d_logp = zeros if d_logp is None else d_logp
         d_hidden = None
         if expected is not None:
             d_hidden = d_logp[:, None] * weight.index_select(0, targets)
             d_hidden += of_p[:, None] * expected
-            if d_average.any():
+            if d_average is not None:
                 d_hidden += d_average[:, None] * weight.mean(0, dtype=torch.float32)
             d_hidden = d_hidden.to(hidden.dtype)
         if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
@@ -109,7 +113,9 @@ class LinearLogprob(torch.autograd.Function):
         return d_hidden, *_of_weight_and_bias(ctx, of_p, d_logp, d_average), None, None
 
 
-def _of_weight_and_bias(ctx, of_p: Tensor, d_logp: Tensor, d_average: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _of_weight_and_bias(
+    ctx, of_p: Tensor, d_logp: Tensor, d_average: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
     """d weight = p.T (of_p h) + (d_logp h at the targets) + mean(d_average h), and the same for a bias with h = 1."""
     hidden, weight, bias, targets, *_ = ctx.saved_tensors
     inputs = hidden if bias is None else torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1)
@@ -121,7 +127,7 @@ def _of_weight_and_bias(ctx, of_p: Tensor, d_logp: Tensor, d_average: Tensor) ->
     if total is None:
         return torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
     total.index_add_(0, targets, (d_logp[:, None] * inputs).to(total.dtype))
-    if d_average.any():
+    if d_average is not None:
         total += ((d_average / len(weight)) @ inputs.float()).to(total.dtype)
     total = total.to(weight.dtype)
     return (total, None) if bias is None else (total[:, :-1], total[:, -1])
@@ -132,7 +138,7 @@ def _probabilities(ctx) -> Iterator[tuple[slice, Tensor]]:
     hidden, weight, bias, _, normalizer, _, kept = ctx.saved_tensors
     if len(kept):
         yield slice(0, len(kept)), kept
-    for rows in _chunks(len(hidden), len(weight), start=len(kept)):
+    for rows in _chunks(hidden, weight, start=len(kept)):
         logits = _logits(hidden[rows], weight, bias, ctx.shape)
         yield rows, logits.sub_(normalizer[rows, None]).exp_().to(weight.dtype)
 
@@ -143,7 +149,7 @@ def _capped_backward(ctx, d_logp: Tensor, d_normalizer: Tensor, d_average: Tenso
     d_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
     d_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
     d_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and ctx.needs_input_grad[2] else None
-    for rows in _chunks(len(hidden), len(weight)):
+    for rows in _chunks(hidden, weight):
         logits = _logits(hidden[rows], weight, bias, ctx.shape)
         d_logits = (logits - normalizer[rows, None]).exp_().mul_((d_normalizer - d_logp - d_average)[rows, None])
         d_logits.add_(d_average[rows, None] / len(weight))
@@ -163,6 +169,6 @@ def _like(grad: Tensor | None, of: Tensor | None) -> Tensor | None:
     return None if grad is None or of is None else grad.to(of.dtype)
 
 
-def _chunks(num_tokens: int, vocabulary: int, start: int = 0) -> list[slice]:
-    size = max(1, CHUNK_BYTES // (4 * vocabulary))
-    return [slice(a, min(a + size, num_tokens)) for a in range(start, num_tokens, size)]
+def _chunks(hidden: Tensor, weight: Tensor, start: int = 0) -> list[slice]:
+    size = max(1, CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]) // (4 * len(weight)))
+    return [slice(a, min(a + size, len(hidden))) for a in range(start, len(hidden), size)]

@@ -52,7 +52,7 @@ def gradients(outputs: tuple[Tensor, ...], leaves: list[Tensor], upstream: list[
 def chunk(request, monkeypatch):
     """Borders of chunks anywhere, and room to keep the probabilities of none, some or all tokens."""
     at_once, kept = request.param
-    monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * V * at_once)
+    monkeypatch.setitem(kernel.CHUNK_BYTES, "cpu", 4 * V * at_once)
     monkeypatch.setattr(kernel, "KEPT_BYTES", 4 * V * kept)
 
 
@@ -145,7 +145,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[3]], ids=str)
 def test_the_logits_of_a_batch_never_exist(learns, shape, monkeypatch):
     tokens, vocabulary, at_once = 600, 500, 40
-    monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * vocabulary * at_once)
+    monkeypatch.setitem(kernel.CHUNK_BYTES, "cpu", 4 * vocabulary * at_once)
     monkeypatch.setattr(kernel, "KEPT_BYTES", 4 * vocabulary * at_once)
     hidden, weight, _ = inputs(learns, bias=False, tokens=tokens, vocabulary=vocabulary)
     with Largest() as seen:

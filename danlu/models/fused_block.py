@@ -1,0 +1,133 @@
+"""Find decoder blocks that one autograd node can run, and let it run them: found by structure, proven by trying."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import SiLUActivation
+
+from danlu.models.blocks import blocks_of
+from danlu.models.fused import is_plain
+from danlu.models.kernels.gated_block import GatedBlock
+from danlu.models.kernels.lora_group import LoRAGroup, scale_of
+from danlu.models.kernels.segment_attention import Segments
+from danlu.models.quantized_linear import QuantizedLinear
+
+log = logging.getLogger(__name__)
+
+CHILDREN = {"input_layernorm", "post_attention_layernorm", "self_attn", "mlp"}
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+"""what Llama's whole family calls the parts of a block; whether they do the same is found out by a trial"""
+TRIAL = (19, 45)
+"""lengths of two segments"""
+
+
+class FusedForward:
+    """A block's forward for packs, by one node; the block's own for everything else, such as generation."""
+
+    def __init__(self, own: Callable[..., Tensor], fused: GatedBlock) -> None:
+        self.own, self.fused = own, fused
+
+    def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """[1,T,H] -> [1,T,H], by the contract of transformers' blocks."""
+        segments, positions = kwargs.get("segments"), kwargs.get("position_embeddings")
+        if segments is None or positions is None or kwargs.get("past_key_values") is not None:
+            return self.own(hidden_states, *args, **kwargs)
+        adapted, half = self.fused.adapted, self.fused.head_size // 2
+        if adapted is None or hidden_states.dtype != self.fused.qkv.dtype:
+            return self.own(hidden_states, *args, **kwargs)
+        cos, sin = (angles[0, :, :half] for angles in positions)
+        return self.fused(hidden_states[0], cos, sin, segments, adapted=adapted)[None]
+
+
+def fuse_blocks(model: PreTrainedModel) -> int:
+    """Let one node run each block of a model, if it gives what the block gives; returns how many."""
+    _, blocks = blocks_of(model)
+    rotary = getattr(model.base_model, "rotary_emb", None)
+    if rotary is None or not all(is_gated_block(block) for block in blocks):
+        log.info("%s: its blocks run operation by operation", type(model).__name__)
+        return 0
+    fused = [FusedForward(block.forward, parts_of(block)) for block in blocks]
+    for block, forward in zip(blocks, fused, strict=True):
+        if not gives_the_same(block, forward, rotary):
+            log.warning("%s: one node for a whole block gives other numbers; not used", type(model).__name__)
+            return 0
+    for block, forward in zip(blocks, fused, strict=True):
+        block.forward = forward
+    return len(blocks)
+
+
+def is_gated_block(block: nn.Module) -> bool:
+    """Whether a block has the parts of Llama's and no others, all frozen but for plain LoRA."""
+    children = dict(block.named_children())
+    if children.keys() != CHILDREN:
+        return False
+    attention, mlp = (dict(children[name].named_children()) for name in ("self_attn", "mlp"))
+    norms = [children["input_layernorm"], children["post_attention_layernorm"]]
+    if attention.keys() != set(ATTENTION) or mlp.keys() != {*MLP, "act_fn"}:
+        return False
+    layers = [*attention.values(), *(mlp[name] for name in MLP)]
+    scales = {scale_of(layer) for layer in layers if isinstance(layer, PeftLinear)}
+    return (
+        len(scales) < 2
+        and isinstance(mlp["act_fn"], nn.SiLU | SiLUActivation)
+        and all(hasattr(norm, "variance_epsilon") and not norm.weight.requires_grad for norm in norms)
+        and all(is_frozen(layer) for layer in layers)
+        and not getattr(children["self_attn"], "attention_dropout", 0.0)
+    )
+
+
+def is_frozen(layer: nn.Module) -> bool:
+    """Whether nothing of a linear learns but the two matrices of a plain adapter."""
+    if isinstance(layer, PeftLinear):
+        return is_plain(layer) and not layer.get_base_layer().weight.requires_grad
+    plain = type(layer) is nn.Linear or isinstance(layer, QuantizedLinear)
+    return plain and not any(parameter.requires_grad for parameter in layer.parameters())
+
+
+def parts_of(block: nn.Module) -> GatedBlock:
+    """A block's weights laid together."""
+    attention: Any = block.self_attn
+    mlp: Any = block.mlp
+    before, after = block.input_layernorm, block.post_attention_layernorm
+    size = attention.head_dim
+    return GatedBlock(
+        before_attention=before.weight,  # type: ignore[arg-type]
+        before_mlp=after.weight,  # type: ignore[arg-type]
+        eps=before.variance_epsilon,  # type: ignore[arg-type]
+        qkv=LoRAGroup([attention.q_proj, attention.k_proj, attention.v_proj]),
+        out=LoRAGroup([attention.o_proj]),
+        gate_up=LoRAGroup([mlp.gate_proj, mlp.up_proj]),
+        down=LoRAGroup([mlp.down_proj]),
+        heads=attention.q_proj.out_features // size,
+        key_heads=attention.k_proj.out_features // size,
+        head_size=size,
+        scale=attention.scaling,
+        window=getattr(attention, "sliding_window", None),
+    )
+
+
+def gives_the_same(block: nn.Module, fused: FusedForward, rotary: nn.Module) -> bool:
+    """Whether node and block agree on two short segments: what they give, and the gradient of what they read."""
+    group = fused.fused.qkv
+    device, tokens = group.device, sum(TRIAL)
+    positions = torch.cat([torch.arange(n) for n in TRIAL]).to(device)[None]
+    numbers = torch.Generator().manual_seed(0)
+    x = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
+    d_y = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
+    given = {"position_embeddings": rotary(x, positions), "segments": Segments(TRIAL, device)}
+    results = []
+    for forward in (fused.own, fused):
+        leaf = x.clone().requires_grad_()
+        y = forward(leaf, attention_mask=None, position_ids=positions, **given)
+        results.append((y, torch.autograd.grad(y, leaf, d_y)[0]))
+    bound = 1e-3 if group.dtype in (torch.float32, torch.float64) else 0.03
+    if group.float8 is not None:
+        bound = 0.1  # what is multiplied is rounded too, not only the weight
+    pairs = zip(*results, strict=True)
+    return all(bool((mine - own).float().norm() <= bound * own.float().norm()) for own, mine in pairs)

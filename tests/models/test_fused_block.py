@@ -1,0 +1,158 @@
+"""One node for a whole block gives what the block gives, or is not used; on a processor by its plain arithmetic."""
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from danlu.data.packing import Pack
+from danlu.models.adapters.lora import Lora
+from danlu.models.blocks import blocks_of
+from danlu.models.fused_block import FusedForward, fuse_blocks
+from danlu.models.load import ModelConfig, build_model
+from danlu.models.masters import Masters
+from danlu.models.policy import Policy
+from danlu.models.quantizers.fp8 import FP8
+
+LENGTHS = (7, 19, 30)
+GATED = ["llama", "mistral", "qwen2", "internlm"]
+
+
+def pack(seed: int = 0) -> Pack:
+    generator = torch.Generator().manual_seed(seed)
+    rows = [torch.randint(3, 200, (n,), generator=generator).numpy() for n in LENGTHS]
+    return Pack.of([(row, row > 20) for row in rows])
+
+
+def adapted(architecture: str = "llama", dtype: torch.dtype = torch.float64, **settings) -> Policy:
+    """A policy whose adapter is not the identity."""
+    model = build_model(ModelConfig(path=f"builtin:tiny-{architecture}")).to(dtype)
+    torch.manual_seed(0)
+    config = LoraConfig(
+        **{"r": 3, "lora_alpha": 6, "target_modules": "all-linear", "init_lora_weights": False, **settings}
+    )
+    return Policy(get_peft_model(model, config, autocast_adapter_dtype=False)).train()
+
+
+def outcome(policy: Policy) -> dict[str, torch.Tensor]:
+    """Log-probabilities, and the gradient of everything that learns."""
+    policy.zero_grad()
+    logps = policy.logprobs(pack())
+    logps.sum().backward()
+    learnt = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
+    return {"logps": logps.detach(), **learnt}
+
+
+def check_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], bound: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        error = (found[name] - value).double().norm() / value.double().norm()
+        assert error < bound, f"{name}: {error:.1e}"
+
+
+@pytest.mark.parametrize("architecture", GATED)
+def test_values_and_gradients_are_the_blocks_own(architecture):
+    policy = adapted(architecture)
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner) == len(blocks_of(policy.inner)[1])
+    check_same(outcome(policy), expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "v_proj"]},
+        {"target_modules": ["down_proj"]},
+        {"r": 70, "lora_alpha": 7},
+        {"use_rslora": True},
+    ],
+    ids=str,
+)
+def test_any_layers_may_have_an_adapter(settings):
+    policy = adapted(**settings)
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner)
+    check_same(outcome(policy), expected)
+
+
+def test_without_its_adapter_it_is_the_plain_block():
+    policy = adapted()
+    assert isinstance(policy.model, PeftModel)
+    policy.inner.get_input_embeddings().weight.requires_grad_()
+    with policy.model.disable_adapter():
+        expected = outcome(policy)
+        assert fuse_blocks(policy.inner)
+        check_same(outcome(policy), expected)
+
+
+def test_blocks_can_be_recomputed():
+    policy = adapted()
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner)
+    policy.recompute(None)
+    check_same(outcome(policy), expected)
+
+
+def test_updates_reach_the_weights_that_were_laid_together():
+    policy, other = adapted(dtype=torch.float32), adapted(dtype=torch.float32)
+    masters, plain = Masters(policy, torch.bfloat16), Masters(other, torch.bfloat16)
+    assert fuse_blocks(policy.inner)
+    for one in (masters, plain):
+        with torch.no_grad():
+            for parameter in one.parameters.values():
+                parameter.mul_(2.0)
+        one.publish()
+    torch.testing.assert_close(policy.logprobs(pack()), other.logprobs(pack()), atol=0.2, rtol=0.05)
+    for name, parameter in other.named_parameters():
+        assert torch.equal(policy.get_parameter(name), parameter), name
+
+
+def test_reading_and_writing_without_packs_is_left_to_the_block():
+    policy = adapted(dtype=torch.float32)
+    ids = torch.tensor([[5, 17, 33, 80]])
+    expected = policy.inner.generate(ids, max_new_tokens=5, do_sample=False)
+    assert fuse_blocks(policy.inner)
+    assert torch.equal(policy.inner.generate(ids, max_new_tokens=5, do_sample=False), expected)
+
+
+@pytest.mark.parametrize("architecture", ["gemma", "qwen3", "gpt-neox", "bloom"])
+def test_other_blocks_are_left_as_they_are(architecture):
+    policy = adapted(architecture, dtype=torch.float32)
+    assert fuse_blocks(policy.inner) == 0
+    assert not any(isinstance(block.forward, FusedForward) for block in blocks_of(policy.inner)[1])
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}], ids=str)
+def test_other_adapters_are_left_as_they_are(settings):
+    assert fuse_blocks(adapted(dtype=torch.float32, **settings).inner) == 0
+
+
+def test_what_learns_itself_is_left_as_it_is():
+    policy = Policy(build_model(ModelConfig(path="builtin:tiny-llama")))
+    assert fuse_blocks(policy.inner) == 0
+
+
+def test_a_block_that_only_looks_like_it_is_found_out(caplog):
+    policy = adapted(dtype=torch.float32)
+    block = blocks_of(policy.inner)[1][1]
+    own = block.mlp.forward
+    block.mlp.forward = lambda x: 1.1 * own(x)
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner) == 0
+    assert "gives other numbers" in caplog.text
+    check_same(outcome(policy), expected)
+
+
+def test_quantized_blocks_are_fused_too():
+    model = build_model(ModelConfig(path="builtin:tiny-llama")).float()
+    for block in blocks_of(model)[1]:
+        for name, module in list(block.named_modules()):
+            if isinstance(module, nn.Linear):
+                block.set_submodule(name, FP8().layer(module))
+    policy = Policy(Lora(rank=4).apply(model)).train()
+    for name, parameter in policy.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.1)
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner)
+    check_same(outcome(policy), expected)
