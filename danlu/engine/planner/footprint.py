@@ -121,7 +121,7 @@ def footprint(
     """
     try:
         return traced(models, masters, loss, lengths, device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         if device == "cpu":
             raise
         log.info("activations are counted as on a processor: %s", str(error).partition("\n")[0])

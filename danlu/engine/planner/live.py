@@ -2,6 +2,8 @@
 
 import weakref
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -13,6 +15,10 @@ from torch.utils._pytree import tree_leaves
 META = torch.device("meta")
 PRETENDED = torch.device("cuda", 99)
 """no machine has so many, so nothing that is remembered by device can meet a real one"""
+LAUNCHED: Any = None
+"""what every kernel of Triton is, where it is installed"""
+with suppress(ImportError):
+    LAUNCHED = import_module("triton.runtime.jit").KernelInterface
 IS_CUDA: Any = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 DEVICE: Any = torch.Tensor.device.__get__  # type: ignore[attr-defined]
 aten = torch.ops.aten
@@ -69,6 +75,17 @@ class AsIfOn(TorchFunctionMode):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.gpu = kind == "cuda"
+        self._launches: Any = None
+
+    def __enter__(self) -> "AsIfOn":
+        if self.gpu and LAUNCHED is not None:
+            self._launches, LAUNCHED.__getitem__ = LAUNCHED.__getitem__, launch_without_data(LAUNCHED.__getitem__)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        if self._launches is not None:
+            LAUNCHED.__getitem__, self._launches = self._launches, None
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -83,6 +100,19 @@ class AsIfOn(TorchFunctionMode):
         if function == DEVICE:
             return PRETENDED if args[0].is_meta else function(*args)
         return function(*(real(each) for each in args), **{key: real(each) for key, each in kwargs.items()})
+
+
+def launch_without_data(launch: Any) -> Any:
+    """Triton's `kernel[grid]`, which does nothing with tensors that have no data: a kernel writes, it makes nothing."""
+
+    def choose(kernel: Any, grid: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            empty = any(isinstance(each, Tensor) and each.is_meta for each in (*args, *kwargs.values()))
+            return None if empty else launch(kernel, grid)(*args, **kwargs)
+
+        return run
+
+    return choose
 
 
 def real(value: Any) -> Any:

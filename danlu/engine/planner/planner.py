@@ -13,7 +13,7 @@ from danlu.engine.engine import chunk
 from danlu.engine.offload import Offload
 from danlu.engine.planner.footprint import Footprint, footprint
 from danlu.engine.planner.holdings import Holdings, Moved, Parallel, holdings, largest_part
-from danlu.engine.planner.live import META, Live
+from danlu.engine.planner.live import META, AsIfOn, Live
 from danlu.engine.planner.plan import Choice, Device, Plan
 from danlu.models.adapters.base import Adapter
 from danlu.models.blocks import blocks_of
@@ -61,7 +61,8 @@ class Planner:
         self.models: dict[str, Outline] = models  # type: ignore[assignment]
         self.policy = self.models["policy"]
         self.masters = Masters(torch.nn.ModuleDict(models), dtype)
-        chunk(engine, self.policy)
+        with Live(), AsIfOn(device.kind):
+            chunk(engine, self.policy)
         self.num_blocks = len(blocks_of(self.policy.inner)[1])
         self.activation_factor = 1.0
         """what measuring has shown activations to be, in predictions"""

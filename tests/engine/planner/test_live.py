@@ -1,5 +1,6 @@
 """Bytes are counted from when a tensor without data is made until it is freed."""
 
+import pytest
 import torch
 
 from danlu.engine.planner.live import AsIfOn, Live
@@ -51,3 +52,16 @@ def test_attention_keeps_no_scores():
     with Live([x]) as live, AsIfOn("cpu"):
         out = torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
     assert live.now < 3 * out.numel() * 4
+
+
+def test_kernels_are_passed_over_where_there_is_no_data():
+    triton = pytest.importorskip("triton")
+
+    @triton.jit
+    def kernel(out):
+        pass
+
+    with AsIfOn("cuda"):
+        assert kernel[(1,)](meta(3)) is None
+    with pytest.raises(Exception):  # noqa: B017 - whatever a machine without a GPU says
+        kernel[(1,)](meta(3))
