@@ -176,6 +176,16 @@ def test_shares_of_tokens(by):
     assert realised["a"][f"share_of_{by}"] == pytest.approx(0.75, abs=0.01)
 
 
+@pytest.mark.parametrize("held", [5, 300])
+def test_a_batch_can_be_half_of_one_source_and_half_of_another(held):
+    """As many rows of instructions as of plain text in every step, until the instructions are used up."""
+    half, chats = 8, 40
+    mixture = Interleave(until="first" if held > chats else "last")
+    one = loader(fake_rows([3] * chats, [4] * held), mixture, Batch(rows=2 * half))
+    steps = [Counter(sources_of(step)) for step in one]
+    assert steps == [{"a": half, "b": half}] * (chats // half)
+
+
 def test_files_behind_a_url_have_a_size_too():
     files = fsspec.filesystem("memory")
     files.pipe("/danlu-sizes/a.jsonl", bytes(900))
