@@ -15,6 +15,7 @@ import multiprocessing
 import random
 import statistics
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -119,26 +120,42 @@ def speed(tokenizer, rounds: int, rows: int) -> None:
     print(f"speed ratio: {clock:.3f}, {processor:.3f} by processor time; {tokens:,} tokens in {SHARDS:,} shards")
 
 
-def memory_bytes() -> int:
-    """What this process and its workers hold; pages that they share are counted once (PSS)."""
-    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    return sum(process.memory_full_info().pss for process in family)
+class Watch:
+    """The most that this process and its workers hold, looked at four times a second; shared pages count once (PSS)."""
+
+    def __init__(self) -> None:
+        self.most, self.ended = 0, threading.Event()
+        self.thread = threading.Thread(target=self.look, daemon=True)
+        self.thread.start()
+
+    def look(self) -> None:
+        """Until it ends."""
+        me = psutil.Process()
+        while not self.ended.wait(0.25):
+            try:
+                family = [me, *me.children(recursive=True)]
+                self.most = max(self.most, sum(process.memory_full_info().pss for process in family))
+            except psutil.Error:
+                continue
+
+    def since(self) -> float:
+        """MiB since this was last asked."""
+        most, self.most = self.most, 0
+        return most / 2**20
 
 
 def memory(folder: Path, tokenizer, rows: int) -> None:
     """The most that was held in each twentieth of the way; it comes and goes with the windows that are shuffled."""
-    seen, looks, most = 0, [], 0
+    seen, looks, watch = 0, [], Watch()
     steps = iter(stream_of(folder, tokenizer).loader())
-    for number, step in enumerate(steps):
+    for step in steps:
         seen += sum(len(pack.segments) for pack in step.packs)
-        if number % 25 == 0:
-            most = max(most, memory_bytes())
         if seen * 20 >= rows * (len(looks) + 1):
-            looks.append(most / 2**20)
-            most = 0
+            looks.append(watch.since())
             print(f"{seen:>12,} rows  {looks[-1]:,.0f} MiB", flush=True)
         if seen >= rows:
             break
+    watch.ended.set()
     steps.close()  # type: ignore[attr-defined]
     settled = looks[2:]
     middle = (max(settled) + min(settled)) / 2
