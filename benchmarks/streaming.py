@@ -121,7 +121,10 @@ def speed(tokenizer, rounds: int, rows: int) -> None:
 
 
 class Watch:
-    """The most that this process and its workers hold, looked at four times a second; shared pages count once (PSS)."""
+    """The most that this process and its workers have taken, looked at four times a second; shared pages count once.
+
+    Pages of files, such as torch's libraries, are left out: who else on the machine maps them changes their share.
+    """
 
     def __init__(self) -> None:
         self.most, self.ended = 0, threading.Event()
@@ -134,14 +137,20 @@ class Watch:
         while not self.ended.wait(0.25):
             try:
                 family = [me, *me.children(recursive=True)]
-                self.most = max(self.most, sum(process.memory_full_info().pss for process in family))
-            except psutil.Error:
+                self.most = max(self.most, sum(taken(process.pid) for process in family))
+            except (psutil.Error, OSError):
                 continue
 
     def since(self) -> float:
         """MiB since this was last asked."""
         most, self.most = self.most, 0
         return most / 2**20
+
+
+def taken(process: int) -> int:
+    """Bytes of memory that belong to no file, a page of n processes by an nth."""
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
 
 
 def memory(folder: Path, tokenizer, rows: int) -> None:
