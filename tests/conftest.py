@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-if shutil.which("nvidia-smi") is None:  # read when Triton is imported: its interpreter runs kernels without a GPU
+if shutil.which("nvidia-smi") is None:  # Triton's interpreter runs kernels where there is no GPU
     os.environ["TRITON_INTERPRET"] = "1"
 
 

@@ -59,7 +59,7 @@ def plain_quantize_rows(x: Tensor, columns: Tensor | None = None) -> tuple[Tenso
 
 
 @triton.jit
-def _quantize(x, columns, rows, scales, x_row, N, largest, BLOCK: constexpr, BY_COLUMN: constexpr):
+def _quantize(x, columns, rows, scales, x_row, N: constexpr, largest, BLOCK: constexpr, BY_COLUMN: constexpr):
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
     top = tl.zeros((BLOCK,), tl.float32)

@@ -1,5 +1,6 @@
 """Triton, where it is installed. Without it the kernels can still be read: nothing on a processor launches them."""
 
+import os
 from contextlib import suppress
 from importlib import import_module
 from types import SimpleNamespace
@@ -10,8 +11,9 @@ from torch import Tensor
 
 triton: Any = SimpleNamespace(jit=lambda function: function)
 tl: Any = SimpleNamespace(constexpr=None)
-with suppress(ImportError):
-    triton, tl = import_module("triton"), import_module("triton.language")
+if torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":  # else it would only cost time
+    with suppress(ImportError):
+        triton, tl = import_module("triton"), import_module("triton.language")
 
 if TYPE_CHECKING:
     constexpr = int

@@ -20,8 +20,9 @@ from torch import Tensor
 from danlu.models.kernels.segment_attention import Segments
 
 cudnn: Any = None
-with suppress(ImportError):
-    cudnn = import_module("cudnn")
+if torch.cuda.is_available():
+    with suppress(ImportError):
+        cudnn = import_module("cudnn")
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, turned: int, *, bac
     half = cos.shape[1]
     heads = x.shape[1] // (2 * half)
     strides = x.stride(0), out.stride(0), cos.stride(0)
-    _rotate[(len(x), 2)](x, cos, sin, out, *strides, heads, turned, -1.0 if back else 1.0, half, num_warps=1)
+    _rotate[(len(x),)](x, cos, sin, out, *strides, turned, -1.0 if back else 1.0, heads, half, num_warps=1)
 
 
 def plain_rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, turned: int, *, back: bool = False) -> None:
@@ -31,12 +31,12 @@ def plain_rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, turned: int, 
 
 
 @triton.jit
-def _rotate(x, cos, sin, out, x_row, out_row, cos_row, heads, turned, sign, HALF: constexpr):
+def _rotate(x, cos, sin, out, x_row, out_row, cos_row, turned, sign, HEADS: constexpr, HALF: constexpr):
     token = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, HALF)
     c = tl.load(cos + token * cos_row + at).to(tl.float32)
     s = tl.load(sin + token * cos_row + at).to(tl.float32) * sign
-    for head in range(tl.program_id(1), heads, tl.num_programs(1)):
+    for head in range(HEADS):
         begin = head * 2 * HALF + at
         first = tl.load(x + token * x_row + begin).to(tl.float32)
         second = tl.load(x + token * x_row + begin + HALF).to(tl.float32)

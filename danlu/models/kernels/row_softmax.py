@@ -38,7 +38,7 @@ def plain_row_softmax(logits: Tensor, targets: Tensor, probabilities: Tensor | N
 @triton.jit
 def _softmax(
     logits, targets, probabilities, logp, normalizer, average, row_size, out_size,
-    V, BLOCK: constexpr, WRITES: constexpr, LOWEST: constexpr,
+    V: constexpr, BLOCK: constexpr, WRITES: constexpr, LOWEST: constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     at = tl.arange(0, BLOCK)
