@@ -37,6 +37,7 @@ from danlu.engine.training import Training
 from danlu.models.adapters.base import Adapter
 from danlu.models.adapters.full import Full
 from danlu.models.adapters.lora import Lora
+from danlu.models.kernels.segment_attention import causal_bias
 from danlu.models.load import ModelConfig
 from danlu.models.policy import Policy
 from danlu.models.quantized_loading import quantize_blocks
@@ -151,7 +152,7 @@ def measure(case: Case, device: Device, tiny: bool, compiled: bool) -> Found:
     torch.manual_seed(0)
     packs = [random_pack(pack_tokens, rows, config.vocab_size) for _ in range(2)]
     reset(engine.device)
-    held = held_bytes(training, engine.device)
+    held = held_bytes(engine.device)
     with peak_of(engine.device, held) as peak:
         for _ in range(2):
             started = time.perf_counter()
@@ -204,19 +205,20 @@ def random_pack(tokens: int, rows: int, vocabulary: int) -> Pack:
 
 def reset(device: torch.device) -> None:
     """Nothing of what came before is counted."""
+    causal_bias.cache_clear()  # what a processor's attention remembers
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
 
-def held_bytes(training: Training, device: torch.device) -> float:
+def held_bytes(device: torch.device) -> float:
     """What is there before the first step."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated()
-    model = training.models["policy"]
-    tensors = {t.data_ptr(): t for t in (*model.parameters(), *model.buffers(), *training.masters.parameters.values())}
-    return sum(tensor.nbytes for tensor in tensors.values())
+    alive = [each for each in gc.get_objects() if isinstance(each, torch.Tensor) and each.device == device]
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in alive}
+    return sum(storage.nbytes() for storage in storages.values())
 
 
 class peak_of:

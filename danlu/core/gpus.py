@@ -24,6 +24,8 @@ class GPU:
     """bytes a second of its memory"""
     named: tuple[str, ...]
     """words that all stand in the name that torch prints"""
+    capability: tuple[int, int]
+    """CUDA's, which says which products it has"""
     bf16: bool = True
     """whether it multiplies bf16; else fp16 is what the arithmetic counts"""
 
@@ -34,7 +36,9 @@ def gpus() -> dict[str, GPU]:
     found = {}
     for name, row in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items():
         flops, bandwidth = float(row["bf16_flops"]), float(row["bandwidth"])
-        found[name] = GPU(name, row["memory_gib"] * 2**30, flops, bandwidth, tuple(row["named"]), row.get("bf16", True))
+        named, capability = tuple(row["named"]), tuple(row["capability"])
+        memory = row["memory_gib"] * 2**30
+        found[name] = GPU(name, memory, flops, bandwidth, named, capability, row.get("bf16", True))
     return found
 
 

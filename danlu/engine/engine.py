@@ -101,12 +101,17 @@ class Engine:
     def prepare(self, policy: Policy, num_tokens: int) -> None:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
-        chunk(config, policy)
-        whole = policy.packed and config.mlp_chunk is None
-        fused = self.device.type == "cuda" and whole and fuse_blocks(policy.inner) > 0
+        fused = arrange(config, policy, self.device.type)
         worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING
         if not fused and (config.compile is True or worth_it):  # in fused blocks nothing is left for the compiler
             policy.compile_blocks()
+
+
+def arrange(config: EngineConfig, policy: Policy, kind: str) -> bool:
+    """Let blocks run as they do on a kind of device, which a plan must know too; returns whether one node runs each."""
+    chunk(config, policy)
+    whole = policy.packed and config.mlp_chunk is None
+    return kind == "cuda" and whole and fuse_blocks(policy.inner) > 0
 
 
 def chunk(config: EngineConfig, policy: Policy) -> None:

@@ -119,6 +119,8 @@ def gives_the_same(block: nn.Module, fused: FusedForward, rotary: nn.Module) -> 
     positions = torch.cat([torch.arange(n) for n in TRIAL]).to(device)[None]
     numbers = torch.Generator().manual_seed(0)
     x = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
+    if x.is_meta:
+        return True  # without data there is nothing to compare; a run on the device will
     d_y = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
     given = {"position_embeddings": rotary(x, positions), "segments": Segments(TRIAL, device)}
     results = []

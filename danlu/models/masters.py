@@ -38,13 +38,14 @@ class Masters:
     def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         master = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
         parameter.data = parameter.data.to(dtype)
-        number = len(self._pairs)
+        # the list, not self: a hook that held all parameters would keep them for ever, in a circle that gc cannot see
+        number, places = len(self._pairs), self._places
         self._pairs.append((master, parameter))
 
         def add_gradient(parameter: Tensor) -> None:
             assert parameter.grad is not None
             if master.grad is None:
-                master.grad = self._places[number].copy_(parameter.grad) if self._places else parameter.grad.float()
+                master.grad = places[number].copy_(parameter.grad) if places else parameter.grad.float()
             else:
                 master.grad += parameter.grad
             parameter.grad = None
@@ -59,7 +60,7 @@ class Masters:
             return
         self._together = torch.zeros(sum(master.numel() for master in masters), device=masters[0].device)
         pieces = self._together.split([master.numel() for master in masters])
-        self._places = [piece.view(master.shape) for piece, master in zip(pieces, masters, strict=True)]
+        self._places += [piece.view(master.shape) for piece, master in zip(pieces, masters, strict=True)]
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -151,8 +151,8 @@ def test_a_measured_peak_corrects_the_plan(monkeypatch):
     room.correct(room.plan.peak * 1.01)
     assert used == []
     assert room.choice == Choice(4096, 0)
-    planner.device = replace(planner.device, memory_bytes=room.plan.needed + 1)
     changing = room.plan.activations + room.plan.working
+    planner.device = replace(planner.device, memory_bytes=room.plan.needed + 0.5 * changing)
     room.correct(room.plan.peak + changing)
     assert planner.activation_factor == pytest.approx(2.0)
     assert used == [Choice(2048, 0)]

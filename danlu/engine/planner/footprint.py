@@ -113,22 +113,24 @@ class Recorder:
 
 
 def footprint(
-    models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: str
+    models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: AsIfOn
 ) -> Footprint:
-    """Run a pack of segments of these lengths through a loss and back, on outlines, as on a kind of device.
+    """Run a pack of segments of these lengths through a loss and back, on outlines, as on a device.
 
     What asks a GPU for more than its name cannot run where there is none, and is counted on the plain path.
     """
     try:
         return traced(models, masters, loss, lengths, device)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-        if device == "cpu":
+        if not device.gpu:
             raise
         log.info("activations are counted as on a processor: %s", str(error).partition("\n")[0])
-        return traced(models, masters, loss, lengths, "cpu")
+        return traced(models, masters, loss, lengths, AsIfOn("cpu"))
 
 
-def traced(models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: str) -> Footprint:
+def traced(
+    models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: AsIfOn
+) -> Footprint:
     """One pack with no block recomputed, and one with all."""
     policy = models["policy"]
     with enough_blocks(policy) as places:
@@ -150,14 +152,14 @@ def traced(models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Se
     )
 
 
-def trace(models: dict[str, Outline], loss: Loss, lengths: Sequence[int], device: str, masters: Masters) -> Recorder:
+def trace(models: dict[str, Outline], loss: Loss, lengths: Sequence[int], device: AsIfOn, masters: Masters) -> Recorder:
     """One forward and backward."""
     known = [tensor for model in models.values() for tensor in (*model.parameters(), *model.buffers())]
     known += [
         tensor for master in masters.parameters.values() for tensor in (master, master.grad) if tensor is not None
     ]
     _, blocks = blocks_of(models["policy"].inner)
-    with Live(known) as live, AsIfOn(device), ExitStack() as hooks:
+    with Live(known) as live, device, ExitStack() as hooks:
         recorder = Recorder(live, len(blocks))
         for number, block in enumerate(blocks):
             hooks.callback(follow(block, number, recorder))

@@ -44,14 +44,17 @@ class Holdings:
 
 
 def holdings(models: dict[str, Outline], masters: Masters, optimizer: Optimizer) -> Holdings:
-    """Count every weight once, however many names it has; the masters have brought the models to their dtype."""
-    everything = {id(each): each for model in models.values() for each in (*model.parameters(), *model.buffers())}
-    learning = [each for each in everything.values() if each.requires_grad]
-    fp32 = [master for master in masters.parameters.values() if id(master) not in everything]
+    """Count all memory once, however many weights lie in it; the masters have brought the models to their dtype."""
+    everything = [each for model in models.values() for each in (*model.parameters(), *model.buffers())]
+    frozen, learning = {}, {}
+    for each in everything:
+        (learning if each.requires_grad else frozen)[place(each)] = each
+    own = {**frozen, **learning}
+    fp32 = {place(each): each for each in masters.parameters.values() if place(each) not in own}
     return Holdings(
-        weights=num_bytes(each for each in everything.values() if not each.requires_grad),
-        learning=num_bytes(learning),
-        masters=num_bytes(fp32),
+        weights=stored_bytes(frozen.values()),
+        learning=stored_bytes(each for key, each in learning.items() if key not in frozen),
+        masters=stored_bytes(fp32.values()),
         gradients=num_bytes(masters.parameters.values()),
         optimizer=sum(optimizer.state_bytes(*named) for named in masters.parameters.items()),
     )
@@ -67,3 +70,13 @@ def largest_part(policy: Outline) -> float:
 def num_bytes(tensors: Iterable[torch.Tensor]) -> float:
     """What tensors hold together."""
     return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
+
+
+def place(tensor: torch.Tensor) -> int:
+    """The memory that a tensor lies in."""
+    return tensor.untyped_storage()._cdata
+
+
+def stored_bytes(tensors: Iterable[torch.Tensor]) -> float:
+    """The memory that tensors of different places lie in, whole."""
+    return float(sum(tensor.untyped_storage().nbytes() for tensor in tensors))

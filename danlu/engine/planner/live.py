@@ -1,8 +1,9 @@
 """Bytes that live during a computation without data: tensors on torch's meta device, made and freed."""
 
 import weakref
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -72,20 +73,24 @@ class Live(TorchDispatchMode):
 class AsIfOn(TorchFunctionMode):
     """Meta tensors take the paths of a device: who asks hears that they are on a GPU, and attention is fused."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, capability: tuple[int, int] = (8, 0)) -> None:
         super().__init__()
-        self.gpu = kind == "cuda"
-        self._launches: Any = None
+        self.gpu, self.capability = kind == "cuda", capability
+        self._patches = ExitStack()
 
     def __enter__(self) -> "AsIfOn":
+        if self.gpu:
+            known = torch.cuda.get_device_capability
+            told = partial(capability_of, known, self.capability)
+            self._patches.enter_context(replaced(torch.cuda, "get_device_capability", told))
         if self.gpu and LAUNCHED is not None:
-            self._launches, LAUNCHED.__getitem__ = LAUNCHED.__getitem__, launch_without_data(LAUNCHED.__getitem__)
+            launch = launch_without_data(LAUNCHED.__getitem__)
+            self._patches.enter_context(replaced(LAUNCHED, "__getitem__", launch))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        if self._launches is not None:
-            LAUNCHED.__getitem__, self._launches = self._launches, None
+        self._patches.close()
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -100,6 +105,22 @@ class AsIfOn(TorchFunctionMode):
         if function == DEVICE:
             return PRETENDED if args[0].is_meta else function(*args)
         return function(*(real(each) for each in args), **{key: real(each) for key, each in kwargs.items()})
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Another attribute for a while."""
+    own = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, own)
+
+
+def capability_of(known: Any, pretended: tuple[int, int], device: Any = None) -> tuple[int, int]:
+    """CUDA's capability of a device, also of the one that is not there."""
+    return pretended if device == PRETENDED else known(device)
 
 
 def launch_without_data(launch: Any) -> Any:

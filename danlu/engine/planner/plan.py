@@ -23,6 +23,11 @@ class Device:
     memory_bytes: float
     gpu: GPU | None = None
 
+    @property
+    def capability(self) -> tuple[int, int]:
+        """CUDA's; of a GPU that is not in the table, that of the first with bf16."""
+        return self.gpu.capability if self.gpu else (8, 0)
+
 
 @dataclass(frozen=True)
 class Choice:

@@ -1,5 +1,6 @@
 """Plans for one recipe: the same outlines asked for packs of any size, with any number of blocks recomputed."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -9,7 +10,7 @@ import torch
 
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
-from danlu.engine.engine import chunk
+from danlu.engine.engine import arrange
 from danlu.engine.offload import Offload
 from danlu.engine.planner.footprint import Footprint, footprint
 from danlu.engine.planner.holdings import Holdings, Moved, Parallel, holdings, largest_part
@@ -21,6 +22,8 @@ from danlu.models.load import ModelConfig
 from danlu.models.masters import Masters
 from danlu.models.outline import Outline, adapted, outline
 from danlu.objectives.base import Loss, Models, Objective
+
+log = logging.getLogger(__name__)
 
 MOST_TOKENS = 16384
 """packs above this size make no step faster"""
@@ -61,8 +64,8 @@ class Planner:
         self.models: dict[str, Outline] = models  # type: ignore[assignment]
         self.policy = self.models["policy"]
         self.masters = Masters(torch.nn.ModuleDict(models), dtype)
-        with Live(), AsIfOn(device.kind):
-            chunk(engine, self.policy)
+        self.as_if = AsIfOn(device.kind, device.capability)
+        self._arrange()
         self.num_blocks = len(blocks_of(self.policy.inner)[1])
         self.activation_factor = 1.0
         """what measuring has shown activations to be, in predictions"""
@@ -72,6 +75,14 @@ class Planner:
         """The same for other models."""
         rows = {"longest": self.longest, "most": self.most}
         return Planner(build, self.objective, self.engine, self.dtype, self.device, **rows)
+
+    def _arrange(self) -> None:
+        """Let the blocks run as they will on the device, as far as that can be known without one."""
+        try:
+            with Live(), self.as_if:
+                arrange(self.engine, self.policy, self.device.kind)
+        except (RuntimeError, AssertionError) as error:
+            log.info("blocks are planned operation by operation: %s", str(error).partition("\n")[0])
 
     @cached_property
     def holdings(self) -> Holdings:
@@ -87,7 +98,7 @@ class Planner:
         if tokens not in self._footprints:
             rows = [self.longest] * (tokens // self.longest)
             lengths = [*rows, *filter(None, [tokens - sum(rows)])]
-            self._footprints[tokens] = footprint(self.models, self.masters, self._loss, lengths, self.device.kind)
+            self._footprints[tokens] = footprint(self.models, self.masters, self._loss, lengths, self.as_if)
         return self._footprints[tokens]
 
     def _loss(self, models: Models, pack: Pack) -> Loss:

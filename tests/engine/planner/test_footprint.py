@@ -12,6 +12,7 @@ from danlu.engine.optimizers import base as optimizing
 from danlu.engine.optimizers.adamw import AdamW
 from danlu.engine.planner.footprint import footprint
 from danlu.engine.planner.holdings import holdings
+from danlu.engine.planner.live import AsIfOn
 from danlu.engine.planner.planner import OutlineBuilder
 from danlu.models.adapters.full import Full
 from danlu.models.adapters.lora import Lora
@@ -82,7 +83,7 @@ def measured_peak(policy, masters, pack):
 @pytest.mark.parametrize("architecture", EVERY)
 def test_the_peak_is_what_is_allocated(architecture, adapter, recomputed):
     models, masters = sketch(architecture, ADAPTERS[adapter], torch.float32)
-    found = footprint(models, masters, SFT().loss, LENGTHS, "cpu").peak(recomputed)
+    found = footprint(models, masters, SFT().loss, LENGTHS, AsIfOn("cpu")).peak(recomputed)
     policy, masters = trained(architecture, ADAPTERS[adapter], torch.float32)
     policy.recompute(recomputed)
     assert found == pytest.approx(measured_peak(policy, masters, a_pack()), rel=0.03)
@@ -92,7 +93,7 @@ def test_the_peak_is_what_is_allocated(architecture, adapter, recomputed):
 @pytest.mark.parametrize("architecture", EVERY)
 def test_activations_are_what_autograd_keeps(architecture, adapter):
     models, masters = sketch(architecture, ADAPTERS[adapter], torch.float32)
-    found = footprint(models, masters, SFT().loss, LENGTHS, "cpu").kept(0)
+    found = footprint(models, masters, SFT().loss, LENGTHS, AsIfOn("cpu")).kept(0)
     policy, _ = trained(architecture, ADAPTERS[adapter], torch.float32)
     assert found == pytest.approx(saved_bytes(policy, a_pack()), rel=0.05)
 
@@ -123,7 +124,7 @@ def test_quantized_weights_are_counted_to_the_byte(quantizer):
     policy, real = trained("llama", Lora(), torch.float32, quantizer=made)
     everything = [each for each in (*policy.parameters(), *policy.buffers()) if not each.requires_grad]
     assert holdings(models, masters, AdamW()).weights == num_bytes(everything)
-    found = footprint(models, masters, SFT().loss, LENGTHS, "cpu").peak(0)
+    found = footprint(models, masters, SFT().loss, LENGTHS, AsIfOn("cpu")).peak(0)
     assert found == pytest.approx(measured_peak(policy, real, a_pack()), rel=0.03)
 
 
