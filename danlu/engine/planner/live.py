@@ -1,10 +1,10 @@
 """Bytes that live during a computation without data: tensors on torch's meta device, made and freed."""
 
+import sys
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import torch
@@ -16,10 +16,6 @@ from torch.utils._pytree import tree_leaves
 META = torch.device("meta")
 PRETENDED = torch.device("cuda", 99)
 """no machine has so many, so nothing that is remembered by device can meet a real one"""
-LAUNCHED: Any = None
-"""what every kernel of Triton is, where it is installed"""
-with suppress(ImportError):
-    LAUNCHED = import_module("triton.runtime.jit").KernelInterface
 IS_CUDA: Any = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 DEVICE: Any = torch.Tensor.device.__get__  # type: ignore[attr-defined]
 aten = torch.ops.aten
@@ -83,9 +79,9 @@ class AsIfOn(TorchFunctionMode):
             known = torch.cuda.get_device_capability
             told = partial(capability_of, known, self.capability)
             self._patches.enter_context(replaced(torch.cuda, "get_device_capability", told))
-        if self.gpu and LAUNCHED is not None:
-            launch = launch_without_data(LAUNCHED.__getitem__)
-            self._patches.enter_context(replaced(LAUNCHED, "__getitem__", launch))
+        if self.gpu and "triton.runtime.jit" in sys.modules:  # where nobody has imported it, nobody launches a kernel
+            kernels: Any = sys.modules["triton.runtime.jit"].KernelInterface
+            self._patches.enter_context(replaced(kernels, "__getitem__", launch_without_data(kernels.__getitem__)))
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
