@@ -10,6 +10,7 @@ from danlu.models.kernels.varlen_attention import VarlenAttention, attend, atten
 HAS_GPU = torch.cuda.is_available()
 LENGTHS = [(9,), (7, 1, 30), (130, 64, 3, 200)]
 HEADS, KEY_HEADS, SIZE, SCALE = 4, 2, 16, 0.25
+pytestmark = pytest.mark.filterwarnings("ignore:Attempting to run cuBLAS")  # the first product of a process on a GPU
 WAYS = ["plain", *(["flash", "ragged"] if HAS_GPU else [])]
 
 
