@@ -80,7 +80,7 @@ def handle_of(device: torch.device) -> Any:
 def ragged_works(heads: Heads, out: Tensor, segments: Segments, scale: float, window: int | None) -> bool:
     """Whether cuDNN is there and has a plan for this, forwards and back."""
     q, k, v = heads
-    if cudnn is None or not q.stride() == k.stride() == v.stride() or q.stride(1) != q.shape[2]:
+    if cudnn is None or q.is_meta or not q.stride() == k.stride() == v.stride() or q.stride(1) != q.shape[2]:
         return False
     return has_plans(task_of(q, k, out, out, segments, scale, window))
 

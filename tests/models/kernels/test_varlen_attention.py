@@ -66,3 +66,11 @@ def test_a_model_that_runs_operation_by_operation_gets_the_same(way):
     found, wanted = torch.autograd.grad(out, mine, d_out), torch.autograd.grad(expected, theirs, d_out.double())
     for one, other in zip((out, *found), (expected, *wanted), strict=True):
         assert (one.double() - other).norm() <= bound * other.norm()
+
+
+def test_an_outline_is_never_given_to_cudnn(monkeypatch):
+    """A plan runs models without data, on machines with a GPU too."""
+    monkeypatch.setattr(ragged_attention, "cudnn", object())
+    buffer, _ = heads(9, torch.float64)
+    views = list(buffer.to("meta").view(9, -1, SIZE).split([HEADS, KEY_HEADS, KEY_HEADS], 1))
+    assert not ragged_attention.ragged_works(views, views[0], Segments([9]), SCALE, None)
