@@ -63,12 +63,11 @@ def sum_gradients(
             raise Stopped
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
+        if not math.isfinite(loss.total.item()):
+            raise NonFinite(f"a loss of {loss.total.item()}", packs, number)
         with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
             engine.backward(loss.total * training.progress.loss_scale)
         losses.append(Loss(loss.total.detach(), loss.count, loss.metrics))
-    for number, loss in enumerate(losses):  # looked at here, as each look waits for all that a GPU was told to do
-        if not math.isfinite(loss.total.item()):
-            raise NonFinite(f"a loss of {loss.total.item()}", packs, number)
     return losses
 
 

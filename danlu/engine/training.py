@@ -35,7 +35,7 @@ class Training:
         self.optimizer = config.optimizer.build(groups)
         self.kept: AbstractContextManager[None] = nullcontext()
         """what is done to what a forward keeps"""
-        device = models["policy"].device
+        device = next(models["policy"].parameters()).device
         if config.offload_activations and device.type == "cpu":
             log.info("engine.offload_activations: a processor's memory is the host's; nothing is moved")
         elif config.offload_activations:

@@ -113,8 +113,8 @@ def test_the_schema_offers_every_part_by_its_name(schema):
 
     engine = schema["$defs"]["EngineConfig"]["properties"]
     assert names(schema["properties"]["objective"]) == ["pretrain", "sft"]
-    assert names(schema["properties"]["adapter"]) == ["freeze", "full", "lora"]
-    assert names(engine["optimizer"]) == ["adamw", "sgd"]
+    assert names(schema["properties"]["adapter"]) == ["freeze", "full", "full_fp8", "lora", "qat"]
+    assert {"adamw", "adamw8bit", "lamb", "lion", "muon", "schedule_free", "sgd"} <= set(names(engine["optimizer"]))
     assert "cosine" in names(engine["schedule"])
     assert "console" in names(schema["properties"]["hooks"]["items"])
     assert schema["$defs"]["DataConfig"]["properties"]["template"]["oneOf"][0] == {"type": "null"}
