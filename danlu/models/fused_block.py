@@ -24,7 +24,9 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 """what Llama's whole family calls the parts of a block; whether they do the same is found out by a trial"""
 TRIAL = (19, 45)
-"""lengths of two segments"""
+"""lengths of two segments; the second is longer by the window that a model looks back"""
+LONGEST_WINDOW = 8192
+"""tokens: what cannot be tried is not used"""
 
 
 class FusedForward:
@@ -49,12 +51,13 @@ def fuse_blocks(model: PreTrainedModel) -> int:
     """Let one node run each block of a model, if it gives what the block gives; returns how many."""
     _, blocks = blocks_of(model)
     rotary = getattr(model.base_model, "rotary_emb", None)
-    if rotary is None or not all(is_gated_block(block) for block in blocks):
+    window = getattr(model.config, "sliding_window", None) or 0
+    if rotary is None or window > LONGEST_WINDOW or not all(is_gated_block(block) for block in blocks):
         log.info("%s: its blocks run operation by operation", type(model).__name__)
         return 0
     fused = [FusedForward(block.forward, parts_of(block)) for block in blocks]
     for block, forward in zip(blocks, fused, strict=True):
-        if not gives_the_same(block, forward, rotary):
+        if not gives_the_same(block, forward, rotary, window):
             log.warning("%s: one node for a whole block gives other numbers; not used", type(model).__name__)
             return 0
     for block, forward in zip(blocks, fused, strict=True):
@@ -108,21 +111,28 @@ def parts_of(block: nn.Module) -> GatedBlock:
         key_heads=attention.k_proj.out_features // size,
         head_size=size,
         scale=attention.scaling,
-        window=getattr(attention, "sliding_window", None),
+        window=window_of(attention),
     )
 
 
-def gives_the_same(block: nn.Module, fused: FusedForward, rotary: nn.Module) -> bool:
+def window_of(attention: Any) -> int | None:
+    """How far back a layer looks: some keep that themselves, such as Qwen2's, Mistral's ask their configuration."""
+    own = attention if hasattr(attention, "sliding_window") else attention.config
+    return getattr(own, "sliding_window", None)
+
+
+def gives_the_same(block: nn.Module, fused: FusedForward, rotary: nn.Module, window: int) -> bool:
     """Whether node and block agree on two short segments: what they give, and the gradient of what they read."""
     group = fused.fused.qkv
-    device, tokens = group.device, sum(TRIAL)
-    positions = torch.cat([torch.arange(n) for n in TRIAL]).to(device)[None]
+    device, lengths = group.device, (TRIAL[0], TRIAL[1] + window)
+    tokens = sum(lengths)
+    positions = torch.cat([torch.arange(n) for n in lengths]).to(device)[None]
     numbers = torch.Generator().manual_seed(0)
     x = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
     if x.is_meta:
         return True  # without data there is nothing to compare; a run on the device will
     d_y = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
-    given = {"position_embeddings": rotary(x, positions), "segments": Segments(TRIAL, device)}
+    given = {"position_embeddings": rotary(x, positions), "segments": Segments(lengths, device)}
     results = []
     for forward in (fused.own, fused):
         leaf = x.clone().requires_grad_()

@@ -58,6 +58,20 @@ def test_values_and_gradients_are_the_blocks_own(architecture):
     check_same(outcome(policy), expected)
 
 
+@pytest.mark.parametrize("architecture", ["mistral", "qwen2"])
+def test_a_window_is_the_blocks_own(architecture):
+    """Shorter than the segments, wherever the architecture keeps it."""
+    policy = adapted(architecture)
+    policy.inner.config.sliding_window = 5
+    for block in blocks_of(policy.inner)[1]:
+        if hasattr(block.self_attn, "sliding_window"):
+            block.self_attn.sliding_window = 5
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner)
+    assert all(block.forward.fused.window == 5 for block in blocks_of(policy.inner)[1])
+    check_same(outcome(policy), expected)
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -88,15 +88,11 @@ class LoRAGroup:
                 if self.bias is not None and bias is not None:
                     self.bias[part.rows] = bias
                 if self._weight is not None:
-                    part.base.weight.data = moved(part.base.weight, self._weight[part.rows, : self.inputs])
+                    part.base.weight.data = self._weight[part.rows, : self.inputs].copy_(part.base.weight)
             for part in self.learning:
                 a, b = part.matrices
-                a.data = moved(a, self.a[part.ranks])
-                b.data = moved(b, self.b[part.rows, part.ranks])
-
-    def columns(self, part: Part) -> slice:
-        """Where a layer's rank lies in the extended input."""
-        return slice(self.inputs + part.ranks.start, self.inputs + part.ranks.stop)
+                a.data = self.a[part.ranks].copy_(a)
+                b.data = self.b[part.rows, part.ranks].copy_(b)
 
     def empty_input(self, num_tokens: int) -> Tensor:
         """[T, I + P], to be filled."""
@@ -121,9 +117,7 @@ class LoRAGroup:
         codes = torch.cat([base.weight.data for base in bases])
         for part, base in zip(self.parts, bases, strict=True):
             base.weight.data = codes[part.rows]
-        return Float8Weight(
-            codes.view(FLOAT8), torch.cat([base.scale for base in bases if isinstance(base, FP8Linear)])
-        )
+        return Float8Weight(codes.view(FLOAT8), torch.cat([base.scale for base in bases]))
 
     def forward(self, x: Tensor, *, plus: Tensor | None = None, adapted: bool = True) -> Tensor:
         """x [T, I + P] -> [T,O], added to `plus` [T,O] if given. Fills the last columns of x."""
@@ -196,8 +190,3 @@ def scale_of(layer: nn.Module) -> float:
     """What the product of both matrices is multiplied by."""
     assert isinstance(layer, LoraLayer)
     return layer.scaling[layer.active_adapters[0]]
-
-
-def moved(weight: Tensor, to: Tensor) -> Tensor:
-    """A weight's values at another place."""
-    return to.copy_(weight)
