@@ -37,13 +37,17 @@ class Conversation:
 
 @dataclass(slots=True)
 class PreferencePair:
-    """A prompt with a better and a worse reply."""
+    """A prompt with a better and a worse reply, or with several in order, the best first."""
 
     prompt: list[Message]
     chosen: list[Message]
     rejected: list[Message]
     facts: dict[str, Any] = field(default_factory=dict)
     """what else the template may read, such as tools"""
+    worse: list[list[Message]] = field(default_factory=list)
+    """more replies, each worse than the one before it; the first is worse than the rejected one"""
+    margin: float = 0.0
+    """how much better the chosen reply is, where the data says so"""
 
 
 @dataclass(slots=True)

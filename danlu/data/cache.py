@@ -14,7 +14,7 @@ from danlu.core.errors import DataError
 from danlu.core.files import write_json
 from danlu.data.chunks import Chunk
 from danlu.data.duplicates import repeated
-from danlu.data.packing import Segment
+from danlu.data.packing import Segment, judged, split
 from danlu.data.report import PLACES, Counted, SourceReport
 from danlu.data.sources import Place
 
@@ -26,6 +26,9 @@ KINDS = {
     "num_trained": np.dtype(np.int32),
     "places": np.dtype(np.uint32),
     "hashes": np.dtype(np.uint64),
+    "cuts": np.dtype(np.int32),
+    "cut_offsets": np.dtype(np.int64),
+    "judged": np.dtype(np.float32),
 }
 """the files beside tokens.bin, and what they hold; one that opens takes no memory and no time"""
 PERCENTILES = (1, 10, 25, 50, 75, 90, 99, 99.9, 100)
@@ -35,7 +38,8 @@ class TokenSet:
     """The encoded rows of one source. R: rows, N: tokens.
 
     ids[N], trained[N] bool, offsets[R+1], lengths[R], num_trained[R], places[R, 3]: file, row and whether it was cut;
-    hashes[R]: equal where the ids are.
+    hashes[R]: equal where the ids are. Empty unless answers are compared or judged: cuts[C], where in its row another
+    answer begins; cut_offsets[R+1]; judged[R], a rating or a margin.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -50,6 +54,10 @@ class TokenSet:
         self.num_trained = self._file("num_trained")
         self.places = self._file("places").reshape(-1, 3)
         self.hashes = self._file("hashes")
+        self.cuts, self.cut_offsets = self._file("cuts"), self._file("cut_offsets")
+        self.judged = self._file("judged")
+        self.reference: np.ndarray | None = None
+        """log-probability of each answer under a reference, row after row, where that was worked out before"""
 
     def _file(self, name: str) -> np.ndarray:
         return mapped(self.folder / f"{name}.bin", KINDS[name])
@@ -61,6 +69,33 @@ class TokenSet:
         """(ids[n], trained[n]) of one row."""
         start, end = self.offsets[number : number + 2].tolist()
         return self.ids[start:end], self.trained[start:end]
+
+    def answers(self, number: int) -> list[tuple[np.ndarray, np.ndarray, Segment]]:
+        """(ids[n], trained[n], where from) of one row, or of each of the answers that it holds."""
+        ids, trained = self.row(number)
+        segment = self.segment(number)
+        if not len(self.judged):
+            return [(ids, trained, segment)]
+        return split(ids, trained, segment, self.cuts_of(number).tolist(), self.facts(number))
+
+    def cuts_of(self, number: int) -> np.ndarray:
+        """Where in a row its second answer begins, its third, and so on."""
+        start, end = self.cut_offsets[number : number + 2].tolist()
+        return self.cuts[start:end]
+
+    def facts(self, number: int) -> list[dict[str, Any]]:
+        """What is known of each answer of a row."""
+        first = int(self.cut_offsets[number]) + number
+        facts = judged(float(self.judged[number]), len(self.cuts_of(number)))
+        if self.reference is not None:
+            for fact, logp in zip(facts, self.reference[first : first + len(facts)].tolist(), strict=True):
+                fact["reference"] = logp
+        return facts
+
+    @property
+    def num_answers(self) -> int:
+        """Answers of all rows."""
+        return len(self) + len(self.cuts)
 
     def place(self, number: int) -> Place:
         """Which file and row this came from."""
@@ -89,7 +124,7 @@ class TokenSet:
 def mapped(path: Path, kind: np.dtype[Any]) -> np.ndarray:
     """A file as an array; an empty file cannot be mapped."""
     if not path.stat().st_size:
-        return np.zeros(0, kind)
+        return np.zeros(1, kind)[:0]
     return np.asarray(np.memmap(path, kind, "r"))  # a plain view: slices of a memmap take ten times as long
 
 
@@ -117,7 +152,7 @@ def append(folder: Path, chunks: Iterable[Chunk], id_type: np.dtype[Any], report
     """Every chunk goes to the disk as it comes, so that memory does not grow with the rows."""
     with ExitStack() as open_files:
         files = {name: open_files.enter_context(open(folder / f"{name}.bin", "wb")) for name in ("tokens", *KINDS)}
-        end = 0
+        end, num_cuts = 0, None
         files["offsets"].write(np.zeros(1, KINDS["offsets"]).tobytes())
         for chunk in chunks:
             ends = end + np.cumsum(chunk.lengths, dtype=np.int64)
@@ -128,7 +163,14 @@ def append(folder: Path, chunks: Iterable[Chunk], id_type: np.dtype[Any], report
                 "trained": chunk.trained,
                 "places": chunk.places,
                 "hashes": chunk.hashes,
+                "cuts": chunk.cuts,
+                "judged": chunk.judged,
             }
+            if len(chunk.judged):
+                begin = [[0]] if num_cuts is None else []
+                cut_ends = (num_cuts or 0) + np.cumsum(chunk.num_cuts, dtype=np.int64)
+                parts["cut_offsets"] = np.concatenate([*begin, cut_ends])
+                num_cuts = int(cut_ends[-1])
             files["tokens"].write(chunk.ids.astype(id_type, copy=False).tobytes())
             for name, part in parts.items():
                 files[name].write(part.astype(KINDS[name], copy=False).tobytes())

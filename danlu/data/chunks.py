@@ -1,20 +1,21 @@
 """A chunk of rows becomes ids: the work that is shared out to processes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.errors import DataError
+from danlu.data.answers import COMPARED, answers_of, judgement_of
 from danlu.data.formats import formats
 from danlu.data.formats.base import Format
-from danlu.data.length import TooLong, fit, num_trained
+from danlu.data.length import TooLong, alike, fit, num_trained
 from danlu.data.order import spread
 from danlu.data.reading import samples_of
 from danlu.data.report import SourceReport
 from danlu.data.sources import Place, Source
-from danlu.samples import Conversation, Document
+from danlu.samples import Conversation, Document, PreferencePair, Rating
 from danlu.tokens.encode import Encoded, Encoder
 from danlu.tokens.templates.base import Template
 
@@ -24,7 +25,9 @@ class Chunk:
     """Encoded rows, end to end. R: rows, N: tokens.
 
     ids[N], trained[N] bool, lengths[R], places[R, 3] uint32: file, row and whether it was cut; hashes[R] uint64: equal
-    where the ids are.
+    where the ids are. A row may hold several answers to one prompt, each after the prompt, end to end: num_cuts[R] of
+    cuts[C] int32, the places in a row where another begins. judged[R] float32: a rating, or a pair's margin. Those of
+    rows that are not compared or judged are empty.
     """
 
     ids: np.ndarray
@@ -33,6 +36,22 @@ class Chunk:
     places: np.ndarray
     hashes: np.ndarray
     report: SourceReport
+    num_cuts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    cuts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    judged: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+Written = Conversation | Document | PreferencePair | Rating
+"""samples that have ids; a prompt has them only when it is answered"""
+
+
+@dataclass(slots=True)
+class Kept:
+    """A row as it is learnt from: one piece, or the answers that are compared."""
+
+    place: Place
+    pieces: list[Encoded]
+    judgement: float
 
 
 class Work:
@@ -54,6 +73,11 @@ class Work:
         self.max_length = max_length
         self.too_long: TooLong = too_long
         self.seed = seed
+        if format.gives in COMPARED and too_long in ("split", "sample"):
+            raise DataError(
+                f"{source.path}: data.too_long: {too_long} makes other rows of a row, and answers that are judged "
+                "stay whole; say truncate_left, truncate_right, drop or error"
+            )
         wide = len(tokenizer) > np.iinfo(np.uint16).max
         self.id_type = np.dtype(np.uint32 if wide else np.uint16)
 
@@ -61,16 +85,22 @@ class Work:
         """Read, encode and fit some rows."""
         report = SourceReport(rows_in=len(rows))
         read = [(place, sample) for place, row in rows for sample in self.read(place, row, report)]
-        encoded = self.encoder.samples([sample for _, sample in read])
-        kept: list[tuple[Place, Encoded]] = []
-        for (place, _), row in zip(read, encoded, strict=True):
-            kept += [(place, piece) for piece in self.keep(place, row, report)]
+        answers = [answers_of(sample) for _, sample in read]
+        encoded = iter(self.encoder.samples([one for some in answers for one in some]))
+        kept: list[Kept] = []
+        for (place, sample), some in zip(read, answers, strict=True):
+            group = [next(encoded) for _ in some]
+            if isinstance(sample, PreferencePair):
+                pieces = self.keep_all(place, group, report)
+                kept += [Kept(place, pieces, judgement_of(sample))] if pieces else []
+            else:
+                kept += [Kept(place, [one], judgement_of(sample)) for one in self.keep(place, group[0], report)]
         return self.join(kept, report)
 
-    def read(self, place: Place, row: Any, report: SourceReport) -> list[Conversation | Document]:
+    def read(self, place: Place, row: Any, report: SourceReport) -> list[Written]:
         """A row's samples; none where it is dropped, which is counted."""
         samples = samples_of(self.source, self.format, place, row, report)
-        written = [sample for sample in samples if isinstance(sample, Conversation | Document)]
+        written = [sample for sample in samples if isinstance(sample, Written)]
         if len(written) < len(samples):
             name, gives = formats.name_of(self.format), self.format.gives.__name__
             raise DataError(f"{self.source.where(place)}: format {name} gives {gives}, which has no ids yet")
@@ -87,41 +117,74 @@ class Work:
         if not row.trained[1:].any():
             report.drop("nothing in it is trained", where)
             return []
-        long = len(row.ids) > self.max_length
-        if long and self.too_long == "error":
-            raise DataError(
-                f"{where}: {len(row.ids):,} tokens, more than max_length {self.max_length:,}; raise it, "
-                "or set too_long to truncate_right, truncate_left, split, sample or drop"
-            )
-        if not long:
+        if not self.is_long(place, row):
             return [row]
         # a piece's first id is nobody's target
         pieces = [piece for piece in self.fitted(place, row) if piece.trained[1:].any()]
+        self.count_lost(where, [row], pieces, report)
+        return pieces
+
+    def keep_all(self, place: Place, rows: list[Encoded], report: SourceReport) -> list[Encoded]:
+        """The answers to one prompt, cut alike where one of them is too long; none unless all can be compared."""
+        where = self.source.where(place)
+        for problem in {row.problem or ("" if row.trained[1:].any() else "an empty answer") for row in rows} - {""}:
+            report.drop(problem, where)
+            return []
+        for note in {row.note for row in rows} - {""}:
+            report.change(note, where)
+        if not any(self.is_long(place, row) for row in rows):
+            return rows
+        pieces: list[Encoded] = []
+        if self.too_long != "drop":
+            pieces = [piece for piece in alike(rows, self.max_length, self.too_long) if piece.trained[1:].any()]
+        if len({piece.ids.tobytes() for piece in pieces}) < len(rows):
+            pieces = []
+        self.count_lost(where, rows, pieces, report)
+        return pieces
+
+    def is_long(self, place: Place, row: Encoded) -> bool:
+        """Whether a row has more tokens than it may, which may be an error."""
+        long = len(row.ids) > self.max_length
+        if long and self.too_long == "error":
+            raise DataError(
+                f"{self.source.where(place)}: {len(row.ids):,} tokens, more than max_length {self.max_length:,}; raise "
+                "it, or set too_long to truncate_right, truncate_left, split, sample or drop"
+            )
+        return long
+
+    def count_lost(self, where: str, rows: list[Encoded], pieces: list[Encoded], report: SourceReport) -> None:
+        """Count what a cut has taken."""
         if not pieces:
             dropped = self.too_long == "drop"
-            too_long = f"longer than {self.max_length:,} tokens"
-            report.drop(too_long if dropped else "nothing trained is left after truncation", where)
+            left = "nothing trained is left" if len(rows) == 1 else "nothing different is left"
+            report.drop(f"longer than {self.max_length:,} tokens" if dropped else f"{left} after truncation", where)
         else:
             (report.split if self.too_long == "split" else report.truncated).add(1, [where])
-        report.tokens_lost += len(row.ids) - sum(len(piece.ids) for piece in pieces)
-        report.trained_tokens_lost += num_trained(row) - sum(map(num_trained, pieces))
-        return pieces
+        report.tokens_lost += sum(len(row.ids) for row in rows) - sum(len(piece.ids) for piece in pieces)
+        report.trained_tokens_lost += sum(map(num_trained, rows)) - sum(map(num_trained, pieces))
 
     def fitted(self, place: Place, row: Encoded) -> list[Encoded]:
         """The pieces of a row that is too long."""
         luck = float(spread(self.seed, np.array([place]))[0]) if self.too_long == "sample" else 0.0
         return fit(row, self.max_length, self.too_long, luck=luck, eos=next(iter(self.encoder.eos), None))
 
-    def join(self, kept: list[tuple[Place, Encoded]], report: SourceReport) -> Chunk:
+    def join(self, kept: list[Kept], report: SourceReport) -> Chunk:
         """Rows end to end, and their counts."""
-        rows = [row for _, row in kept]
-        lengths = np.array([len(row.ids) for row in rows], np.int32)
+        rows = [row for one in kept for row in one.pieces]
+        lengths = np.array([sum(len(row.ids) for row in one.pieces) for one in kept], np.int32)
         ids = np.concatenate([row.ids for row in rows] or [np.zeros(0)]).astype(self.id_type)
         trained = np.concatenate([row.trained for row in rows] or [np.zeros(0)]).astype(bool)
-        report.rows_out, report.tokens, report.trained_tokens = len(rows), len(ids), int(trained.sum())
+        report.rows_out, report.tokens, report.trained_tokens = len(kept), len(ids), int(trained.sum())
         report.longest = int(lengths.max(initial=0))
-        places = np.array([(*place, row.cut) for place, row in kept], np.uint32).reshape(-1, 3)
-        return Chunk(ids, trained, lengths, places, hashes_of(ids, lengths), report)
+        was_cut = [any(row.cut for row in one.pieces) for one in kept]
+        places = np.array([(*one.place, cut) for one, cut in zip(kept, was_cut, strict=True)], np.uint32).reshape(-1, 3)
+        chunk = Chunk(ids, trained, lengths, places, hashes_of(ids, lengths), report)
+        if self.format.gives in COMPARED:
+            cuts = [np.cumsum([len(row.ids) for row in one.pieces])[:-1] for one in kept]
+            chunk.num_cuts = np.array([len(some) for some in cuts], np.int32)
+            chunk.cuts = np.concatenate(cuts or [np.zeros(0)]).astype(np.int32)
+            chunk.judged = np.array([one.judgement for one in kept], np.float32)
+        return chunk
 
 
 def hashes_of(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -30,6 +30,12 @@ def fit(
     return [part(row, start, end) for start, end in ranges]
 
 
+def alike(rows: list[Encoded], max_length: int, too_long: TooLong) -> list[Encoded]:
+    """Answers to one prompt, each of at most `max_length` ids; what goes from the left goes from all of them."""
+    excess = max(0, *(len(row.ids) - max_length for row in rows)) if too_long == "truncate_left" else 0
+    return [part(row, excess, min(len(row.ids), excess + max_length)) for row in rows]
+
+
 def start_of(luck: float, last: int) -> int:
     """Where a sample begins, at most at `last`."""
     return 0 if luck < HEADS else int((luck - HEADS) / (1 - HEADS) * (last + 1))

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right, insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,12 +15,17 @@ IGNORED = -100
 
 @dataclass(slots=True, frozen=True)
 class Segment:
-    """Where one segment of a pack came from: a source's name, the row in one of its files, and facts about it."""
+    """Where one segment of a pack came from: a source's name, the row in one of its files, and facts about it.
+
+    `rank` is its place among the answers that its row holds, 0 the best: they stay together, one after the other.
+    facts: good (bool) of a rated answer, margin of the best of a pair, reference: its log-probability under one.
+    """
 
     source: str
     file: str
     row: int
     facts: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
 
     @property
     def where(self) -> str:
@@ -54,6 +59,12 @@ class Pack:
         """Tokens of each segment."""
         return self.cu_seqlens.diff().tolist()
 
+    @property
+    def rows(self) -> list[range]:
+        """The segments of each row: one, or the answers that it compares."""
+        starts = [number for number, segment in enumerate(self.segments) if segment.rank == 0]
+        return [range(*pair) for pair in pairwise([*starts, len(self.segments)])]
+
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device; cu_seqlens stays on the CPU too, where shapes are decided."""
         moved = {
@@ -83,6 +94,24 @@ class Pack:
         )
 
 
+def split(
+    ids: np.ndarray, trained: np.ndarray, segment: Segment, cuts: Sequence[int], facts: Sequence[dict[str, Any]]
+) -> list[tuple[np.ndarray, np.ndarray, Segment]]:
+    """The answers of a row that holds several; `cuts` are where the second begins, the third, and so on."""
+    places = enumerate(pairwise([0, *cuts, len(ids)]))
+    return [
+        (ids[start:end], trained[start:end], replace(segment, facts=facts[rank], rank=rank))
+        for rank, (start, end) in places
+    ]
+
+
+def judged(judgement: float, num_cuts: int) -> list[dict[str, Any]]:
+    """Facts of each answer of a row: a rating is of the only one, a margin of the best."""
+    if not num_cuts:
+        return [{"good": bool(judgement)}]
+    return [{"margin": judgement}, *({} for _ in range(num_cuts))]
+
+
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Put rows, longest first, into the fullest pack that still has room; a longer row is a pack by itself."""
     packs: list[list[int]] = []
@@ -100,18 +129,18 @@ def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def refit(packs: Sequence[Pack], capacity: int) -> list[Pack]:
-    """The same segments in packs of another size: those of one step are joined or parted, and none is changed."""
-    pieces = [(pack, begin, end) for pack in packs for begin, end in pairwise(pack.cu_seqlens.tolist())]
-    segments = [segment for pack in packs for segment in pack.segments]
-    fitted = best_fit([end - begin for _, begin, end in pieces], capacity)
-    return [joined([pieces[n] for n in numbers], [segments[n] for n in numbers]) for numbers in fitted]
+    """The same rows in packs of another size: those of one step are joined or parted, and none is changed."""
+    pieces = [(pack, row, bounds) for pack in packs for bounds in [pack.cu_seqlens.tolist()] for row in pack.rows]
+    fitted = best_fit([bounds[row.stop] - bounds[row.start] for _, row, bounds in pieces], capacity)
+    return [joined([pieces[n] for n in numbers]) for numbers in fitted]
 
 
-def joined(pieces: Sequence[tuple[Pack, int, int]], segments: list[Segment]) -> Pack:
-    """One pack of some segments, each a pack and where in it the segment begins and ends."""
+def joined(pieces: Sequence[tuple[Pack, range, list[int]]]) -> Pack:
+    """One pack of some rows, each a pack, which of its segments are the row's, and where its segments begin."""
     stream = {
-        name: torch.cat([getattr(pack, name)[begin:end] for pack, begin, end in pieces])
+        name: torch.cat([getattr(pack, name)[bounds[row.start] : bounds[row.stop]] for pack, row, bounds in pieces])
         for name in ("input_ids", "positions", "targets", "weights")
     }
-    ends = torch.tensor([0, *(end - begin for _, begin, end in pieces)]).cumsum(0)
-    return Pack(**stream, cu_seqlens=ends.to(torch.int32), segments=segments)
+    ends = np.cumsum([0, *(bounds[n + 1] - bounds[n] for _, row, bounds in pieces for n in row)])
+    segments = [pack.segments[n] for pack, row, _ in pieces for n in row]
+    return Pack(**stream, cu_seqlens=torch.from_numpy(ends.astype(np.int32)), segments=segments)

@@ -7,6 +7,8 @@ same key: whoever wants the whole finds the parts and joins them.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from danlu.data.cache import TokenSet
 from danlu.data.chunks import Chunk
 from danlu.data.report import SourceReport
@@ -50,7 +52,7 @@ def chunks_of(parts: Sequence[Path]) -> Iterator[Chunk]:
         for start in [0, *range(ROWS_AT_ONCE, len(tokens), ROWS_AT_ONCE)]:
             rows = slice(start, min(start + ROWS_AT_ONCE, len(tokens)))
             ids = slice(*tokens.offsets[[rows.start, rows.stop]].tolist())
-            yield Chunk(
+            chunk = Chunk(
                 tokens.ids[ids],
                 tokens.trained[ids],
                 tokens.lengths[rows],
@@ -58,3 +60,8 @@ def chunks_of(parts: Sequence[Path]) -> Iterator[Chunk]:
                 tokens.hashes[rows],
                 report if start == 0 else SourceReport(),
             )
+            if len(tokens.judged):
+                bounds = tokens.cut_offsets[rows.start : rows.stop + 1]
+                chunk.num_cuts, chunk.cuts = np.diff(bounds), tokens.cuts[slice(*bounds[[0, -1]].tolist())]
+                chunk.judged = tokens.judged[rows]
+            yield chunk

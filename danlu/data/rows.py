@@ -61,7 +61,8 @@ class Rows:
         owners = (np.searchsorted(self.bounds, rows, side="right") - 1).tolist()
         numbers = self.number[list(rows)].tolist()
         places = [(self.sets[at], number) for at, number in zip(owners, numbers, strict=True)]
-        return Pack.of([one.row(number) for one, number in places], [one.segment(number) for one, number in places])
+        answers = [answer for one, number in places for answer in one.answers(number)]
+        return Pack.of([answer[:2] for answer in answers], [answer[2] for answer in answers])
 
     def packs(self, capacity: int) -> list[Pack]:
         """Every row, in as few packs as best fit finds."""

@@ -31,7 +31,7 @@ class Tally:
                 one = self.sources.get(segment.source)
                 if one is None:
                     one = self.sources[segment.source] = Given()
-                one.rows += 1
+                one.rows += segment.rank == 0
                 one.tokens += length
                 one.trained_tokens += upto - before
                 before = upto

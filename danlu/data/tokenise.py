@@ -17,6 +17,7 @@ from danlu.core.cache_folder import cache_folder
 from danlu.core.errors import DataError
 from danlu.core.files import folder_at_once, sweep
 from danlu.core.lock import Lock
+from danlu.data.answers import COMPARED
 from danlu.data.cache import TokenSet, write_tokens
 from danlu.data.chunks import Work
 from danlu.data.config import DataConfig
@@ -35,7 +36,7 @@ from danlu.samples import Sample
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import fingerprint
 
-CODE = 4
+CODE = 5
 """count up when the same rows and settings give other ids"""
 CHUNK_ROWS = 1000
 
@@ -108,6 +109,10 @@ class TokenMaker:
     def work(self, source: Source, format: Format) -> Work:
         """Everything that turns rows of a source into ids."""
         config = self.config
+        if config.documents == "together" and format.gives in COMPARED:
+            raise DataError(
+                f"{source.path}: data.documents: together joins texts, and these are answers that are judged"
+            )
         most = sys.maxsize if config.documents == "together" else config.max_length
         return Work(source, format, self.tokenizer, self.template, most, config.too_long, seed=self.seed)
 

@@ -27,6 +27,9 @@ class FakeSet:
     def segment(self, number: int) -> Segment:
         return Segment(self.name, "rows", number)
 
+    def answers(self, number: int) -> list[tuple[np.ndarray, np.ndarray, Segment]]:
+        return [(*self.row(number), self.segment(number))]
+
 
 def fake_rows(*sets: Sequence[int]) -> Rows:
     """Rows of sets called a, b, c."""

@@ -1,4 +1,4 @@
-"""Two replies to one prompt become a preference pair."""
+"""Replies to one prompt become a preference pair."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Rows of {prompt, chosen, rejected} (or selected), as texts, messages or lists of messages."""
 
+from math import isfinite
 from typing import Any
 
 from danlu.data.formats._chat import begun, chat_of, facts_of, listed_in, message_of
@@ -17,7 +18,7 @@ class ChosenRejected(Format):
     shape = (
         "{prompt, chosen, rejected} or {prompt, selected, rejected}: texts or lists of messages; "
         "{instruction, input?, history?, chosen, rejected}; {conversations, chosen, rejected}; "
-        "{chosen, rejected}: whole chats"
+        "{chosen, rejected}: whole chats; margin?: how much better the chosen one is"
     )
 
     @classmethod
@@ -26,6 +27,12 @@ class ChosenRejected(Format):
         return isinstance(row, dict) and "rejected" in row and ("chosen" in row or "selected" in row)
 
     def read(self, row: dict[str, Any]) -> PreferencePair:
+        """The prompt, where the two replies part, and by how much one is better, if that is said."""
+        pair = self.pair_of(row)
+        pair.margin = margin_of(row)
+        return pair
+
+    def pair_of(self, row: dict[str, Any]) -> PreferencePair:
         """The prompt, and where the two replies part."""
         chosen = reply_of(row, "chosen" if "chosen" in row else "selected")
         rejected = reply_of(row, "rejected")
@@ -33,6 +40,16 @@ class ChosenRejected(Format):
         if chosen[0].role != "assistant":  # both are whole chats, which repeat the prompt
             return preferred([], begun(system, chosen), begun(system, rejected), facts_of(row))
         return preferred(begun(system, asked_in(row)), chosen, rejected, facts_of(row))
+
+
+def margin_of(row: dict[str, Any]) -> float:
+    """The number under `margin`; 0 where there is none."""
+    margin = row.get("margin")
+    if margin is None:
+        return 0.0
+    if isinstance(margin, bool) or not isinstance(margin, int | float) or not isfinite(margin):
+        raise Unreadable("'margin' is not a number")
+    return float(margin)
 
 
 def reply_of(row: dict[str, Any], key: str) -> list[Message]:

@@ -19,7 +19,7 @@ class HhRlhf(ChosenRejected):
         """Whether a row has this shape."""
         return super().fits(row) and is_tagged(row.get("chosen" if row.get("prompt") is None else "prompt"))
 
-    def read(self, row: dict[str, Any]) -> PreferencePair:
+    def pair_of(self, row: dict[str, Any]) -> PreferencePair:
         """The turns of both texts; the prompt is what they share."""
         better, worse = text_of(row, "chosen"), text_of(row, "rejected")
         if row.get("prompt") is None or is_tagged(better):

@@ -8,7 +8,7 @@ import numpy as np
 from danlu.data.mixture import Chooser, Unit
 from danlu.data.packing import Pack, best_fit
 from danlu.data.stream.feed import Feed
-from danlu.data.stream.track import Row, Track
+from danlu.data.stream.track import Row, Track, pack_of
 from danlu.data.tally import Tally
 
 GROUP_PACKS = 64
@@ -55,8 +55,8 @@ class Lane:
 
     def _size(self, at: int, row: Row) -> float:
         if self.by == "tokens":
-            return float(len(row[0]))
-        return float(np.count_nonzero(row[1])) if self.by == "trained_tokens" else self.sizes[at]
+            return float(len(row.ids))
+        return float(np.count_nonzero(row.trained)) if self.by == "trained_tokens" else self.sizes[at]
 
     def packs(self, feed: Feed) -> Iterator[tuple[Pack, State]]:
         """Packs, each with where the lane stands after it: at the beginning of their group, and how many are given."""
@@ -67,12 +67,11 @@ class Lane:
             group = self._group(rows)
             if not group:
                 return
-            fitted = best_fit([len(ids) for ids, _, _ in group], self.pack_tokens)
+            fitted = best_fit([len(row.ids) for row in group], self.pack_tokens)
             for at, number in enumerate(self._shuffled(len(fitted))):
                 if at < skip:
                     continue
-                chosen = [group[n] for n in fitted[number]]
-                pack = Pack.of([row[:2] for row in chosen], [row[2] for row in chosen])
+                pack = pack_of([group[n] for n in fitted[number]])
                 self.tally.add([pack])
                 yield pack, start | {"packs": at + 1, "tally": self.tally.state()}
             self.group, skip = self.group + 1, 0
@@ -82,7 +81,7 @@ class Lane:
         tokens, epoch, most = 0, self.tracks[0].start.epoch, sum(track.window for track in self.tracks) // 4
         while not self._enough(len(group), tokens, most) and (row := next(rows, None)) is not None:
             group.append(row)
-            tokens += len(row[0])
+            tokens += len(row.ids)
             if len(self.tracks) == 1 and self.tracks[0].start.epoch > epoch:
                 break  # a pack of the next epoch could come before this one's last
         return group

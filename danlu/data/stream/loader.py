@@ -10,6 +10,7 @@ from danlu.data.loader import Step
 from danlu.data.packing import Pack, best_fit
 from danlu.data.stream.feed import Feed, Worker
 from danlu.data.stream.lane import Lane
+from danlu.data.stream.track import pack_of
 from danlu.data.tally import Tally
 
 Cursor = dict[str, Any]
@@ -107,10 +108,8 @@ class Stream:
         for step in itertools.count(self._cursor["step"] if self._cursor else 0):
             turns = ((step * count + at) % len(lanes) for at in range(count))
             rows = [(lane, row) for lane in turns if (row := next(lanes[lane], None)) is not None]
-            packs = []
-            for fitted in best_fit([len(row[0]) for _, row in rows], self.lanes[0].pack_tokens):
-                chosen = [rows[n][1] for n in fitted]
-                packs.append(Pack.of([row[:2] for row in chosen], [row[2] for row in chosen]))
+            fitted = best_fit([len(row.ids) for _, row in rows], self.lanes[0].pack_tokens)
+            packs = [pack_of([rows[n][1] for n in numbers]) for numbers in fitted]
             if not packs:
                 return
             self.lanes[0].tally.add(packs)

@@ -12,7 +12,7 @@ from danlu.core.errors import DataError
 from danlu.data.chunks import Chunk
 from danlu.data.files.damage import Damaged
 from danlu.data.files.read import read_rows
-from danlu.data.packing import Segment
+from danlu.data.packing import Pack, Segment, judged, split
 from danlu.data.report import DataReport, SourceReport
 from danlu.data.sources import Place, Source
 from danlu.data.together import joined
@@ -21,8 +21,20 @@ CHUNK_ROWS = 128
 LONG = 1000
 """tokens of an average row, above which a window holds fewer rows: memory is what matters"""
 
-Row = tuple[np.ndarray, np.ndarray, Segment]
-"""ids[n], trained[n], and where they came from"""
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """ids[n] and trained[n] of a row, and its answers: (ids, trained, where they came from) of one or of several."""
+
+    ids: np.ndarray
+    trained: np.ndarray
+    answers: list[tuple[np.ndarray, np.ndarray, Segment]]
+
+
+def pack_of(rows: Sequence[Row]) -> Pack:
+    """One pack of some rows."""
+    answers = [answer for row in rows for answer in row.answers]
+    return Pack.of([answer[:2] for answer in answers], [answer[2] for answer in answers])
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +204,16 @@ class Track:
 
     def _rows_of(self, chunk: Chunk) -> Iterator[Row]:
         source, ends = self.part.source, np.cumsum(chunk.lengths)
-        for (file, row, _), start, end in zip(chunk.places.tolist(), ends - chunk.lengths, ends, strict=True):
+        cuts = np.split(chunk.cuts, np.cumsum(chunk.num_cuts)[:-1])
+        spans = zip(chunk.places.tolist(), ends - chunk.lengths, ends, strict=True)
+        for number, ((file, row, _), start, end) in enumerate(spans):
             segment = Segment(self.part.name, str(source.files[file]), row)
-            yield chunk.ids[start:end], chunk.trained[start:end], segment
+            ids, trained = chunk.ids[start:end], chunk.trained[start:end]
+            answers = [(ids, trained, segment)]
+            if len(chunk.judged):
+                facts = judged(float(chunk.judged[number]), len(cuts[number]))
+                answers = split(ids, trained, segment, cuts[number].tolist(), facts)
+            yield Row(ids, trained, answers)
 
 
 def parts(source: Source, name: str, lanes: int, held_out: Sequence[int]) -> list[Part]:

@@ -12,7 +12,7 @@ from danlu.data.reading import samples_of
 from danlu.data.recognise import format_of, formats_of
 from danlu.data.report import SourceReport
 from danlu.data.sources import Source
-from danlu.samples import Conversation, Document, PreferencePair, Rating
+from danlu.samples import Conversation, Document, PreferencePair, Prompt, Rating
 from tests.data.formats.rows import CHAT, ROWS, SHAREGPT, A, Q
 
 LESSONS = (Conversation, Document)
@@ -140,12 +140,10 @@ def test_a_bad_value_in_the_right_shape_is_dropped_and_counted(rows_file):
 
 
 def test_samples_without_ids_name_their_format(rows_file, tokenizer, tmp_path):
-    path = rows_file([{"prompt": Q, "chosen": A, "rejected": "No."}])
+    path = rows_file([{"prompt": Q}])
     config = DataConfig(sources=str(path), cache=tmp_path / "cache", workers=1)
-    with pytest.raises(
-        DataError, match=r"rows\.jsonl:1: format chosen_rejected gives PreferencePair, which has no ids"
-    ):
-        load_data(config, tokenizer, (PreferencePair,), seed=0)
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: format prompts gives Prompt, which has no ids"):
+        load_data(config, tokenizer, (Prompt,), seed=0)
 
 
 def test_each_source_says_its_own_system_prompt(rows_file):
