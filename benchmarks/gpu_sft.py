@@ -14,19 +14,13 @@ Weights are random, in the shapes of Llama 3; a peer's model for `--adapter full
 keeps fp32 masters and states.
 """
 
-import os
-import subprocess
-import sys
-import tempfile
-import time
-from argparse import Namespace
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 
+from peers.start import answers_of, starting
 from peers.token_file import prepare
-from peers.workload import LONGEST, parser
+from peers.workload import LONGEST
 
-HERE = Path(__file__).resolve().parent
 PROGRAMS = {"danlu": "by_danlu", "trl": "by_trl", "unsloth": "by_unsloth", "llama-factory": "by_llama_factory"}
 FIXED = "danlu,trl,trl checkpointing,unsloth,unsloth checkpointing,llama-factory"
 REAL = "danlu,trl wrapped,trl wrapped checkpointing,trl bfd,trl bfd checkpointing"
@@ -36,10 +30,8 @@ APART = ("bfd", "flex", "unsloth")
 
 def main() -> None:
     """Each way in turn, then the ratios."""
-    asked = parser(__doc__)
+    asked = starting(__doc__)
     asked.add_argument("--ways", help=f"by commas; {FIXED}, or for real rows {REAL}")
-    asked.add_argument("--site", action="append", default=[], metavar="PEER=FOLDER", help="a peer's own packages")
-    asked.add_argument("--limit", type=float, default=240, help="seconds that a way may take")
     asked.add_argument("--prepare", type=Path, metavar="OUT", help="only make a file of tokens from --data")
     asked.add_argument("--model", default="builtin:smollm2-135m", help="whose tokenizer and template --prepare takes")
     asked.add_argument("--most", type=int, default=700_000, help="tokens that --prepare keeps")
@@ -51,49 +43,10 @@ def main() -> None:
         return
     found = []
     for way in (given.ways or (REAL if given.data else FIXED)).split(","):
-        answer = answer_of(way.strip(), given)
-        if answer:
+        for answer in answers_of(PROGRAMS[way.split()[0]], way.strip(), given):
             found.append(answer)
             print(dumps(answer), flush=True)
     ratios(found, "trained tokens/s" if given.data else "tokens/s")
-
-
-def answer_of(way: str, given: Namespace) -> dict[str, object] | None:
-    """What a way's program says, or nothing, with the end of what it wrote."""
-    kind = way.split()[0]
-    sites = [folder for peer, _, folder in (site.partition("=") for site in given.site) if peer == kind]
-    paths = [*sites, *os.environ.get("PYTHONPATH", "").split(os.pathsep), str(HERE), str(HERE.parent)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
-    with tempfile.TemporaryDirectory() as folder:
-        answer, log = Path(folder) / "answer.json", Path(folder) / "log"
-        command = [sys.executable, "-m", f"peers.{PROGRAMS[kind]}", *passed(given), "--way", way]
-        began = time.perf_counter()
-        with log.open("w") as writes:
-            try:
-                subprocess.run(
-                    [*command, "--answer", str(answer)], env=environment, stdout=writes, stderr=subprocess.STDOUT,
-                    timeout=given.limit, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                print(f"{way}: stopped after {given.limit:.0f} s", flush=True)
-        text = log.read_text(errors="replace")
-        if given.profile and kind == "danlu":
-            print(text)
-        if answer.is_file():
-            return loads(answer.read_text()) | {"seconds in all": round(time.perf_counter() - began)}
-    print(f"{way}: no answer; it ended with\n    " + "\n    ".join(text.splitlines()[-12:]), flush=True)
-    return None
-
-
-def passed(given: Namespace) -> list[str]:
-    """The arguments that a way's program understands too."""
-    flags = []
-    for action in parser(None)._actions:
-        value = getattr(given, action.dest, None)
-        if action.dest in ("help", "way", "answer") or value is None or value is False:
-            continue
-        flags += [action.option_strings[0]] if value is True else [action.option_strings[0], str(value)]
-    return flags
 
 
 def ratios(found: list[dict[str, object]], unit: str) -> None:

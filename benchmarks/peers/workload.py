@@ -220,4 +220,5 @@ def tell(given: argparse.Namespace, answer: dict[str, Any]) -> None:
     """Hand an answer to whoever started this program."""
     print(json.dumps(answer), flush=True)
     if given.answer:
-        given.answer.write_text(json.dumps(answer))
+        with given.answer.open("a") as writes:
+            writes.write(json.dumps(answer) + "\n")
