@@ -3,8 +3,8 @@
     python benchmarks/gpu_long_context.py [--lengths 16384,32768,65536] [--layers 32]
     python benchmarks/gpu_long_context.py --probe 262144 --ways danlu          # one length, really
 
-Each way, in a process of its own, makes one optimiser step on one row of each length; the most that was allocated on the
-GPU is printed at once. Two lengths give a line, the third says how straight it is, and the line is followed to the
+Each way, in a process of its own, makes one optimiser step on one row of each length; the most that was allocated on
+the GPU is printed at once. Two lengths give a line, the third says how straight it is, and the line is followed to the
 memory of the card: that is arithmetic and not a run, which --probe is. What waits in the host's memory is followed too.
 
     danlu            all blocks recomputed, their inputs in the host's memory, MLPs some tokens at a time
@@ -56,15 +56,10 @@ def main() -> None:
 
 def followed(way: str, found: list[Answer]) -> float:
     """Where a way's line meets the memory there is, and how straight the line is."""
-    slopes = [
-        (b["peak GiB"] - a["peak GiB"]) / (b["tokens"] - a["tokens"])
-        for a, b in pairwise(found)
-        if b["tokens"] > a["tokens"]
-    ]
-    last, slope = found[-1], slopes[-1]
-    host_slope = (last["host GiB"] - found[0]["host GiB"]) / (last["tokens"] - found[0]["tokens"])
-    by_card = last["tokens"] + (last["card GiB"] - KEPT_FREE - last["peak GiB"]) / max(slope, 1e-12)
-    by_host = last["tokens"] + (last["host has GiB"] - HOST_FREE - last["host GiB"]) / max(host_slope, 1e-12)
+    last, slopes = found[-1], [rise(a, b, "peak GiB") for a, b in pairwise(found)]
+    host_slope = rise(found[0], last, "host GiB")
+    by_card = last["tokens"] + (last["card GiB"] - KEPT_FREE - last["peak GiB"]) / slopes[-1]
+    by_host = last["tokens"] + (last["host has GiB"] - HOST_FREE - last["host GiB"]) / host_slope
     each = ", ".join(f"{2**20 * slope:.0f}" for slope in slopes)
     print(
         f"{way}: {each} KiB of the card for each further token (a straight line has one number), "
@@ -73,6 +68,11 @@ def followed(way: str, found: list[Answer]) -> float:
         flush=True,
     )
     return by_card
+
+
+def rise(a: Answer, b: Answer, what: str) -> float:
+    """GiB for each further token."""
+    return max((b[what] - a[what]) / (b["tokens"] - a["tokens"]), 1e-9)
 
 
 def told(longest: dict[str, float], given: Namespace) -> None:

@@ -6,8 +6,8 @@
 
 A model of Llama's shape is first trained from nothing on most rows for --seconds; then each base gets the same LoRA on
 rows that were kept back, in the same order, and is measured on others that nobody learned from. `bf16 again` begins
-from other adapter matrices: what two runs differ by anyway. Prints ten losses of each curve as soon as it is there, then
-the differences to bf16. Exit code 1 if one is over its bound.
+from other adapter matrices: what two runs differ by anyway. Prints ten losses of each curve as soon as it is there,
+then the differences to bf16. Exit code 1 if one is over its bound.
 """
 
 import argparse
