@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from danlu.data.packing import IGNORED, Pack
 from danlu.models.attention import PACKED
 from danlu.models.blocks import blocks_of
+from danlu.models.compiled import compile_blocks
 from danlu.models.fused import fuse_lora
 from danlu.models.heads import head_of
 from danlu.models.kernels.linear_logprob import linear_logprob
@@ -105,9 +106,7 @@ class Policy(nn.Module):
 
     def compile_blocks(self) -> None:
         """Let torch's compiler fuse the element-wise work inside each block; lengths of packs may vary."""
-        _, blocks = blocks_of(self.inner)
-        for block in blocks:
-            block.compile(dynamic=True)
+        compile_blocks(blocks_of(self.inner)[1])
 
     def _stream(self, ids: Tensor, positions: Tensor, segments: Segments | None = None) -> Tensor:
         known = {"position_ids": positions[None], "segments": segments} if segments is not None else {}
