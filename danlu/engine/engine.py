@@ -18,8 +18,9 @@ from danlu.engine.config import EngineConfig
 from danlu.models.adapters.base import Adapter
 from danlu.models.chunked_mlp import chunk_mlps
 from danlu.models.fused_block import fuse_blocks
-from danlu.models.load import ModelConfig, build_model
+from danlu.models.load import ModelConfig, build_model, build_scorer
 from danlu.models.policy import Policy
+from danlu.models.scorer import Scorer
 from danlu.objectives.base import Loss
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,16 @@ class ModelBuilder:
 
     def policy(self) -> Policy:
         """The model that learns."""
-        self.adapter.check(self.engine.device)
-        torch.manual_seed(self.engine.config.seed)  # new adapter matrices begin the same in every run
+        self._begin()
         model = self.adapter.apply(build_model(self.model, device=self.engine.device))
         return Policy(model.to(self.engine.device)).train()  # type: ignore[arg-type]
+
+    def scorer(self, scale: float = 1.0) -> Scorer:
+        """The model that learns to give a number; `scale` is how large its new layer begins."""
+        self._begin()
+        model = self.adapter.apply(build_scorer(self.model, self.engine.device, scale=scale))
+        return Scorer(model.to(self.engine.device)).train()  # type: ignore[arg-type]
+
+    def _begin(self) -> None:
+        self.adapter.check(self.engine.device)
+        torch.manual_seed(self.engine.config.seed)  # new matrices begin the same in every run

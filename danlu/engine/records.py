@@ -1,6 +1,6 @@
 """What the loop tells the world about a run: one small record for each thing that happens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,10 @@ class EvalRecord:
     epoch: float = 0.0
     sources: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """what the objective measures; of several sources, also NAME/SOURCE"""
     seconds: float = 0.0
+    values: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """single numbers, such as how far each better answer is ahead of the worse one"""
 
     def scalars(self) -> dict[str, float]:
         """What trackers draw."""

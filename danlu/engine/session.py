@@ -24,7 +24,7 @@ from danlu.engine.signals import Stop
 from danlu.engine.step import Stopped
 from danlu.engine.training import Training
 from danlu.evals.baseline import Baseline
-from danlu.evals.held_out import held_out_loss
+from danlu.evals.held_out import HeldOut, Measured, held_out_loss
 from danlu.models.flops import flops_per_token
 from danlu.objectives.base import Objective
 
@@ -104,9 +104,10 @@ class Session:
         if not self.held_out or progress.measured_step == progress.step:
             return
         started = time.perf_counter()
-        loss, sources = self._held_out_loss(stop)
+        found = self._held_out_loss(stop)
+        loss, seconds = found.loss, time.perf_counter() - started
         listener.on_eval(
-            EvalRecord(progress.step, loss, progress.epoch, sources, seconds=time.perf_counter() - started)
+            EvalRecord(progress.step, loss, progress.epoch, found.sources, found.metrics, seconds, found.values)
         )
         progress.measured_step, progress.held_out_loss = progress.step, loss
         if progress.best_loss is None or loss < progress.best_loss:
@@ -116,7 +117,7 @@ class Session:
         else:
             progress.evals_without_gain += 1
 
-    def _held_out_loss(self, stop: Stop) -> tuple[float, dict[str, float]]:
+    def _held_out_loss(self, stop: Stop) -> HeldOut:
         baseline = self.baseline if self.training.progress.step == 0 else None
         known = baseline.read() if baseline else None
         if known is not None:
@@ -129,14 +130,16 @@ class Session:
         finally:
             policy.train()
         if baseline:
-            baseline.write(*found)
+            baseline.write(found)
         return found
 
-    def _measure_pack(self, stop: Stop, pack: Pack) -> tuple[float, float]:
+    def _measure_pack(self, stop: Stop, pack: Pack) -> Measured:
         if stop.requested:
             raise Stopped
         loss = self.objective.measure(self.training.models, pack.to(self.engine.device))
-        return float(loss.total), loss.count
+        metrics = {name: (float(total), count) for name, (total, count) in loss.metrics.items()}
+        values = {name: some.tolist() for name, some in loss.values.items()}
+        return Measured(float(loss.total), loss.count, metrics, values)
 
     def make_room(self, overflow: Overflow, packs: list[Pack], listener: Listener) -> None:
         """Go on in less memory; where there is no less, save what was learnt and stop."""

@@ -21,7 +21,7 @@ class Head:
     @property
     def weight(self) -> Tensor:
         """[V,H]; with LoRA on the layer, the sum of both, through which gradients flow."""
-        layer = self._active()
+        layer = self.layer
         if not isinstance(layer, LoraLayer):
             return layer.weight  # type: ignore[return-value]
         base = layer.get_base_layer().weight
@@ -33,11 +33,12 @@ class Head:
     @property
     def bias(self) -> Tensor | None:
         """[V], where the layer has one."""
-        layer = self._active()
+        layer = self.layer
         plain = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
         return getattr(plain, "bias", None)
 
-    def _active(self) -> nn.Module:
+    @property
+    def layer(self) -> nn.Module:
         """The layer in use: peft may keep a learning copy beside the original."""
         if not isinstance(self.module, ModulesToSaveWrapper):
             return self.module

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -21,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from danlu.core.errors import UserError
 from danlu.core.parts import Config, did_you_mean
+from danlu.models.classifier import is_classifier, score_of, with_score
 from danlu.models.merge import merge
 from danlu.models.quantized_loading import Quantization, read_quantizer
 from danlu.models.quantizers.base import Quantizer, quantizers
@@ -65,7 +67,22 @@ class ModelConfig(Config):
 def build_model(
     config: ModelConfig, dtype: torch.dtype | None = None, device: torch.device | None = None
 ) -> PreTrainedModel:
-    """The plain model that a run begins from, with every adapter merged into it; quantized right on the device."""
+    """The plain language model that a run begins from, with every adapter merged into it; quantized on the device."""
+    model = plain_model(config, dtype, device)
+    if score_of(model) is not None:
+        raise UserError(f"{config.path}: this is a reward model, which writes no words; give a language model")
+    return model
+
+
+def build_scorer(config: ModelConfig, device: torch.device | None = None, *, scale: float = 1.0) -> PreTrainedModel:
+    """A language model whose head is a new one that gives a number, or a reward model as it is."""
+    return with_score(plain_model(config, device=device), scale)
+
+
+def plain_model(
+    config: ModelConfig, dtype: torch.dtype | None = None, device: torch.device | None = None
+) -> PreTrainedModel:
+    """What is at a path, with every adapter merged into it."""
     folder = resolve(config.path)
     if config.quantizer is not None:
         if (folder / ADAPTER).is_file():
@@ -104,7 +121,13 @@ def load_model(
         raise UserError(
             f"{folder}: its base {base} is itself an adapter; give the model as path and both in `model.adapters`"
         )
-    return load_adapter(load_base(base, dtype, rope_scaling, read_quantizer(folder)), folder)
+    model = load_base(base, dtype, rope_scaling, read_quantizer(folder))
+    return load_adapter(with_score(model) if gives_scores(folder) else model, folder)
+
+
+def gives_scores(folder: Path) -> bool:
+    """Whether an adapter belongs to a reward model."""
+    return read_config(folder / ADAPTER).get("task_type") == "SEQ_CLS"
 
 
 def base_of(folder: Path, *, weights: bool = True) -> Path:
@@ -155,7 +178,8 @@ def load_base(
         if quantizer is not None and "quantization_config" in config.to_dict():
             raise UserError(f"model.quantizer: {folder} holds quantized weights already; leave it out")
         with without_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            kind = AutoModelForSequenceClassification if is_classifier(config) else AutoModelForCausalLM
+            loaded: Any = kind.from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype or "auto",

@@ -11,14 +11,16 @@ from danlu.core.errors import UserError
 from danlu.data.packing import Pack, Segment
 from danlu.models.adapters.base import Adapter
 from danlu.models.attention import PACKED
+from danlu.models.classifier import with_score
 from danlu.models.kernels.segment_attention import Segments
 from danlu.models.load import ModelConfig, base_of, check_config, stretch
 from danlu.models.policy import Policy
 from danlu.models.quantized_loading import quantize_blocks
 from danlu.models.resolve import ADAPTER, resolve
+from danlu.models.scorer import Scorer
 
 
-def outline(config: ModelConfig) -> PreTrainedModel:
+def outline(config: ModelConfig, *, scores: bool = False) -> PreTrainedModel:
     """The plain model that a run begins from, without its weights, in the dtype they are stored in, or quantized."""
     folder = resolve(config.path, weights=False)
     if (folder / ADAPTER).is_file():
@@ -32,7 +34,7 @@ def outline(config: ModelConfig) -> PreTrainedModel:
             model = AutoModelForCausalLM.from_config(found, dtype=found.dtype or torch.float32)
         if config.quantizer is not None:
             quantize_blocks(model, config.quantizer)
-        return model
+        return with_score(model) if scores else model
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: {error}") from error
 
@@ -65,6 +67,10 @@ class Outline(Policy):
         return apart
 
 
+class ScorerOutline(Outline, Scorer):
+    """A reward model without weights."""
+
+
 class Asked(Segments):
     """Segments that notice whether anybody looks at them."""
 
@@ -80,9 +86,11 @@ class Asked(Segments):
         self.asked = False
 
 
-def outline_pack(lengths: Sequence[int]) -> Pack:
-    """A pack without values, every token of which is trained."""
+def outline_pack(lengths: Sequence[int], answers: int = 1) -> Pack:
+    """A pack without values, every token of which is trained; of rows that hold so many answers."""
     ids = torch.empty(sum(lengths), dtype=torch.long, device="meta")
     ends = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     weights = torch.empty(len(ids), device="meta")
-    return Pack(ids, torch.empty_like(ids), torch.empty_like(ids), weights, ends, [Segment("", "", 0)] * len(lengths))
+    facts = {"good": True, "margin": 0.0, "reference": 0.0}
+    segments = [Segment("", "", 0, facts, rank=number % answers) for number in range(len(lengths))]
+    return Pack(ids, torch.empty_like(ids), torch.empty_like(ids), weights, ends, segments)

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from danlu.data.packing import IGNORED, Pack
+from danlu.models.adapters.base import Adapter
 from danlu.models.attention import PACKED
 from danlu.models.blocks import blocks_of
 from danlu.models.compiled import compile_blocks
 from danlu.models.fused import fuse_lora
-from danlu.models.heads import head_of
+from danlu.models.heads import Head, head_of
 from danlu.models.kernels.linear_logprob import linear_logprob
 from danlu.models.kernels.segment_attention import Segments
 
@@ -49,7 +51,7 @@ class Policy(nn.Module):
     def __init__(self, model: PreTrainedModel | PeftModel) -> None:
         super().__init__()
         self.model = model
-        self.head = head_of(self.inner)
+        self.head = self._find_head()
         fuse_lora(model)
         self.packed = False
         self.packed = self._keeps_segments_apart()
@@ -97,6 +99,10 @@ class Policy(nn.Module):
         cap = self.head.shape.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
+    def save(self, adapter: Adapter, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write what was learned, as the adapter does; `state` holds newer values by the model's parameter names."""
+        adapter.save(self.model, folder, state)
+
     def recompute(self, num_blocks: int | None) -> None:
         """Gradient checkpointing: recompute the first `num_blocks` blocks (None: all) in the backward pass."""
         self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs=self.recomputation)
@@ -112,15 +118,26 @@ class Policy(nn.Module):
         known = {"position_ids": positions[None], "segments": segments} if segments is not None else {}
         return self.backbone(input_ids=ids[None], use_cache=False, **known).last_hidden_state[0]
 
+    def _find_head(self) -> Head:
+        return head_of(self.inner)
+
+    def _read(self, pack: Pack) -> Tensor:
+        """What is compared to find out whether segments are kept apart."""
+        return self.logits(pack)
+
+    def _own(self, ids: Tensor) -> Tensor:
+        """The same of one segment, by the model's own forward."""
+        return self.inner(input_ids=ids[None]).logits[0]
+
     @torch.no_grad()
     def _keeps_segments_apart(self) -> bool:
         """Whether a packed forward of two short segments equals the model's own forward of each."""
         training = self.inner.training
         self.eval()
         own_attention = self.inner.config._attn_implementation or "eager"
-        vocabulary = self.head.weight.shape[0]
+        vocabulary = self.inner.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
         ids = (vocabulary // 3 + 97 * torch.arange(16, device=self.device)) % vocabulary  # special tokens upset bf16
-        expected = torch.cat([self.inner(input_ids=part[None]).logits[0] for part in ids.split([7, 9])]).float()
+        expected = torch.cat([self._own(part) for part in ids.split([7, 9])]).float()
         if type(self.inner)._can_set_attn_implementation():
             self.inner.set_attn_implementation(PACKED)
         positions = torch.cat([torch.arange(7), torch.arange(9)]).to(self.device)
@@ -128,14 +145,14 @@ class Policy(nn.Module):
         pack = Pack(ids, positions, nothing, nothing.float(), torch.tensor([0, 7, 16], dtype=torch.int32), [])
         try:
             self.packed = True
-            apart = self._near(self.logits(pack).float(), expected)
+            apart = self._near(self._read(pack).float(), expected)
         except (TypeError, ValueError, RuntimeError):
             apart = False  # the architecture takes no segments, or not through its attention
         if not apart:
             self.packed = False
             self.inner.set_attn_implementation(own_attention)
             kind = type(self.inner).__name__
-            assert self._near(self.logits(pack).float(), expected), f"cannot reproduce {kind}'s logits"
+            assert self._near(self._read(pack).float(), expected), f"cannot reproduce {kind}'s numbers"
             log.warning("%s cannot keep packed segments apart; they are read one after another", kind)
         self.train(training)
         return apart

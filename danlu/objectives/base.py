@@ -10,7 +10,8 @@ from danlu.core.parts import Part
 from danlu.data.loader import Step
 from danlu.data.packing import Pack
 from danlu.models.policy import Policy
-from danlu.samples import Sample
+from danlu.models.scorer import Scorer
+from danlu.samples import PreferencePair, Sample
 
 Models = dict[str, Policy]
 
@@ -20,12 +21,14 @@ class Loss:
     """A summed loss and what it sums over, so that micro-batches and ranks average exactly.
 
     total: scalar fp32 tensor with a graph. count: what it sums over (weighted tokens, pairs …).
-    metrics: name -> (sum, count), both summed over the whole global batch before they are divided.
+    metrics: name -> (sum, count), both summed over the whole global batch before they are divided. values: name -> [n]
+    numbers of which, on held-out data, mean and deviation are told and each may be kept.
     """
 
     total: Tensor
     count: float
     metrics: dict[str, tuple[Tensor | float, float]] = field(default_factory=dict)
+    values: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Builder(Protocol):
@@ -35,11 +38,20 @@ class Builder(Protocol):
         """The model that learns."""
         ...
 
+    def scorer(self, scale: float = 1.0) -> Scorer:
+        """The model that learns to give a number; `scale` is how large its new layer begins."""
+        ...
+
 
 class Objective(Part):
     """What is optimised: which samples it learns from, which models it needs, and its loss."""
 
     learns_from: ClassVar[tuple[type[Sample], ...]]
+
+    @property
+    def answers(self) -> int:
+        """Segments of a row, where memory is planned."""
+        return 2 if PreferencePair in self.learns_from else 1
 
     def models(self, build: Builder) -> Models:
         """The models this objective needs; the engine builds, places and shards them."""

@@ -93,14 +93,15 @@ def planner_of(run: TrainRun, device: Device, ranks: int = 1) -> tuple[Planner, 
     """The planner of a recipe on a device, and the dtype it computes in there."""
     config = run.data
     dtype = dtype_on(run, device)
+    row = config.max_length * run.objective.answers
     planner = Planner(
         OutlineBuilder(run.model, run.adapter),
         run.objective,
         run.engine,
         dtype,
         device,
-        longest=config.max_length,
-        most=(config.batch.tokens or (config.batch.rows or 1) * config.max_length) // ranks,
+        longest=row,
+        most=(config.batch.tokens or (config.batch.rows or 1) * row) // ranks,
     )
     return planner, dtype
 

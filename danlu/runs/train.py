@@ -171,7 +171,7 @@ def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
     """What was learned so far, as plain transformers or peft reads it."""
     prefix = "policy.model."
     state = {name.removeprefix(prefix): value for name, value in training.results().items()}
-    run.adapter.save(training.models["policy"].model, folder, state)
+    training.models["policy"].save(run.adapter, folder, state)
 
 
 def save_artifact(

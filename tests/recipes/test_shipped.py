@@ -14,13 +14,15 @@ from danlu.runs.start import start
 from danlu.runs.train_run import TrainRun
 
 ROWS = [{"instruction": f"count to {number}", "output": "one two three " * (number % 4 + 1)} for number in range(30)]
+PAIRS = [{"prompt": f"count to {number}", "chosen": "one two " * 2, "rejected": "no"} for number in range(30)]
 TEXTS = ["one two three four five. " * (number % 5 + 1) for number in range(30)]
 
 
 @pytest.fixture
 def sources(tmp_path) -> dict[str, Path]:
     """A file that fits each objective."""
-    files = {"sft": tmp_path / "rows.jsonl", "pretrain": tmp_path / "texts.txt"}
+    files = {"sft": tmp_path / "rows.jsonl", "pretrain": tmp_path / "texts.txt", "reward": tmp_path / "pairs.jsonl"}
+    files["reward"].write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     files["sft"].write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     files["pretrain"].write_text("\n".join(TEXTS))
     return files
@@ -52,6 +54,7 @@ def test_its_first_line_says_what_it_is_for_and_how_to_start_it(name):
 @pytest.mark.parametrize("name", shipped())
 def test_it_runs_two_steps(name, sources, tmp_path):
     objective = yaml.safe_load((SHIPPED / f"{name}.yaml").read_text())["objective"]
+    objective = objective["name"] if isinstance(objective, dict) else objective
     settings = [
         "model.path=builtin:tiny-llama",
         f"data.sources={sources[objective]}",

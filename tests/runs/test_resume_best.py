@@ -11,6 +11,7 @@ from danlu.engine import session
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.metrics import read_metrics
 from danlu.engine.session import Session
+from danlu.evals.held_out import HeldOut
 from danlu.objectives.pretrain import Pretrain
 from tests.faults import run
 from tests.runs.small_run import SmallRun, digest
@@ -44,7 +45,7 @@ def losses(request, monkeypatch) -> dict[int, float]:
 
     def as_planned(*given):
         held_out_loss(*given)
-        return planned[now[0]], {}
+        return HeldOut(planned[now[0]], {})
 
     monkeypatch.setattr(Session, "measure", at_a_step)
     monkeypatch.setattr(session, "held_out_loss", as_planned)

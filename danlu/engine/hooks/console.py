@@ -40,7 +40,8 @@ class Lines(Listener):
 
     def on_eval(self, record: EvalRecord) -> None:
         sources = "".join(f"  {name} {loss:.4f}" for name, loss in record.sources.items() if len(record.sources) > 1)
-        self.show(f"step {record.step:,}  held-out loss {record.loss:.4f}{sources}")
+        others = "".join(f"  {name} {value:.4f}" for name, value in record.metrics.items() if "/" not in name)
+        self.show(f"step {record.step:,}  held-out loss {record.loss:.4f}{sources}{others}")
 
     def on_save(self, step: int, path: Path) -> None:
         self.clock.saved = time.monotonic()

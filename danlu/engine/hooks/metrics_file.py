@@ -48,4 +48,6 @@ class Writer(Listener):
         self._log.close()
 
     def _write(self, event: str, record: StepRecord | EvalRecord | Summary) -> None:
-        self._log.write(event, record.step, asdict(record))
+        facts = asdict(record)
+        facts.pop("values", None)  # thousands of numbers, which have a hook of their own
+        self._log.write(event, record.step, facts)

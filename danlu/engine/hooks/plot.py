@@ -62,9 +62,13 @@ def draw(folder: Path) -> None:
     lines = read_metrics(folder / "metrics.jsonl")
     steps = [line for line in lines if line["event"] == "step"]
     figure = Figure(figsize=(8, 6), layout="constrained")
-    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    evals = [line for line in lines if line["event"] == "eval"]
+    judged = any("accuracy" in line["metrics"] for line in evals)
+    losses, *accuracies, rates = figure.subplots(2 + judged, 1, sharex=True, height_ratios=[3, *[2] * judged, 1])
     draw_training(losses, steps)
-    draw_held_out(losses, [line for line in lines if line["event"] == "eval"])
+    draw_held_out(losses, evals)
+    if judged:
+        draw_accuracy(accuracies[0], evals)
     losses.set(title=folder.resolve().name, ylabel="loss")
     if losses.get_legend_handles_labels()[0]:
         losses.legend()
@@ -93,6 +97,16 @@ def draw_held_out(axes: Axes, evals: list[dict[str, Any]]) -> None:
             curves[source].append((line["step"], loss))
     for number, (source, points) in enumerate(curves.items(), start=1):
         axes.plot(*zip(*points, strict=True), color=f"C{number % 10}", marker="o", label=f"held out: {source}")
+
+
+def draw_accuracy(axes: Axes, evals: list[dict[str, Any]]) -> None:
+    """The share of held-out pairs whose better answer is ahead: of all, and of each source where there are several."""
+    names = {name: None for line in evals for name in line["metrics"] if name.partition("/")[0] == "accuracy"}
+    for name in names:
+        points = [(line["step"], line["metrics"][name]) for line in evals if name in line["metrics"]]
+        axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(ylabel="accuracy", ylim=(0, 1))
+    axes.legend()
 
 
 def smooth(losses: list[float]) -> list[float]:

@@ -1,7 +1,7 @@
 """What one pack's forward and backward hold at each moment, found by running them without data, block by block."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ from danlu.data.packing import Pack
 from danlu.engine.planner.live import AsIfOn, Live
 from danlu.models.blocks import blocks_of
 from danlu.models.masters import Masters
-from danlu.models.outline import Outline, outline_pack
+from danlu.models.outline import Outline
 from danlu.objectives.base import Loss as Total
 from danlu.objectives.base import Models
 
@@ -112,34 +112,30 @@ class Recorder:
         return [Held(*each) for each in zip(self.kept, self.forward, self.backward, strict=True)]
 
 
-def footprint(
-    models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: AsIfOn
-) -> Footprint:
-    """Run a pack of segments of these lengths through a loss and back, on outlines, as on a device.
+def footprint(models: dict[str, Outline], masters: Masters, loss: Loss, pack: Pack, device: AsIfOn) -> Footprint:
+    """Run a pack without values through a loss and back, on outlines, as on a device.
 
     What asks a GPU for more than its name cannot run where there is none, and is counted on the plain path.
     """
     try:
-        return traced(models, masters, loss, lengths, device)
+        return traced(models, masters, loss, pack, device)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         if not device.gpu:
             raise
         log.info("activations are counted as on a processor: %s", str(error).partition("\n")[0])
-        return traced(models, masters, loss, lengths, AsIfOn("cpu"))
+        return traced(models, masters, loss, pack, AsIfOn("cpu"))
 
 
-def traced(
-    models: dict[str, Outline], masters: Masters, loss: Loss, lengths: Sequence[int], device: AsIfOn
-) -> Footprint:
+def traced(models: dict[str, Outline], masters: Masters, loss: Loss, pack: Pack, device: AsIfOn) -> Footprint:
     """One pack with no block recomputed, and one with all."""
     policy = models["policy"]
     with enough_blocks(policy) as places:
         for master in masters.parameters.values():
             master.grad = torch.empty_like(master)  # of the packs before this one
         policy.recompute(0)
-        plain = trace(models, loss, lengths, device, masters)
+        plain = trace(models, loss, pack, device, masters)
         policy.recompute(None)
-        recomputed = trace(models, loss, lengths, device, masters)
+        recomputed = trace(models, loss, pack, device, masters)
         policy.recompute(0)
         masters.clear()
     whole, again = plain.blocks(), recomputed.blocks()
@@ -152,7 +148,7 @@ def traced(
     )
 
 
-def trace(models: dict[str, Outline], loss: Loss, lengths: Sequence[int], device: AsIfOn, masters: Masters) -> Recorder:
+def trace(models: dict[str, Outline], loss: Loss, pack: Pack, device: AsIfOn, masters: Masters) -> Recorder:
     """One forward and backward."""
     known = [tensor for model in models.values() for tensor in (*model.parameters(), *model.buffers())]
     known += [
@@ -163,7 +159,7 @@ def trace(models: dict[str, Outline], loss: Loss, lengths: Sequence[int], device
         recorder = Recorder(live, len(blocks))
         for number, block in enumerate(blocks):
             hooks.callback(follow(block, number, recorder))
-        backward(loss({**models}, outline_pack(lengths)).total)
+        backward(loss({**models}, pack).total)
         recorder.close()
     return recorder
 

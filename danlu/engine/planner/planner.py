@@ -20,7 +20,7 @@ from danlu.models.adapters.base import Adapter
 from danlu.models.blocks import blocks_of
 from danlu.models.load import ModelConfig
 from danlu.models.masters import Masters
-from danlu.models.outline import Outline, adapted, outline
+from danlu.models.outline import Outline, ScorerOutline, adapted, outline, outline_pack
 from danlu.objectives.base import Loss, Models, Objective
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,11 @@ class OutlineBuilder:
         """The model that learns."""
         with Live():
             return Outline(adapted(outline(self.model), self.adapter)).train()  # type: ignore[arg-type]
+
+    def scorer(self, scale: float = 1.0) -> ScorerOutline:
+        """The model that learns to give a number."""
+        with Live():
+            return ScorerOutline(adapted(outline(self.model, scores=True), self.adapter)).train()  # type: ignore[arg-type]
 
 
 class Planner:
@@ -97,8 +102,10 @@ class Planner:
         """What a pack of so many tokens takes, in rows as long as any may be."""
         if tokens not in self._footprints:
             rows = [self.longest] * (tokens // self.longest)
-            lengths = [*rows, *filter(None, [tokens - sum(rows)])]
-            self._footprints[tokens] = footprint(self.models, self.masters, self._loss, lengths, self.as_if)
+            rows = [*rows, *filter(None, [tokens - sum(rows)])]
+            answers = self.objective.answers
+            pack = outline_pack([max(1, row // answers) for row in rows for _ in range(answers)], answers)
+            self._footprints[tokens] = footprint(self.models, self.masters, self._loss, pack, self.as_if)
         return self._footprints[tokens]
 
     def _loss(self, models: Models, pack: Pack) -> Loss:

@@ -11,6 +11,7 @@ from danlu.core.parts import did_you_mean
 from danlu.models.adapters.base import Adapter
 from danlu.models.adapters.full import refuse_quantized
 from danlu.models.blocks import blocks_of, inside, names_in_blocks
+from danlu.models.classifier import SCORE, score_of
 from danlu.models.save import save_weights
 
 
@@ -53,7 +54,9 @@ class Freeze(Adapter):
             for name, parameter in blocks[number].named_parameters():
                 if not self.modules or any(inside(name, wanted) for wanted in self.modules):
                     found[f"{path}.{number}.{name}"] = parameter
-        return found | self.outside(model, path)
+        score = score_of(model)
+        head = {f"{SCORE}.{name}": each for name, each in score.named_parameters()} if score is not None else {}
+        return found | self.outside(model, path) | head
 
     def outside(self, model: PreTrainedModel, path: str) -> dict[str, nn.Parameter]:
         """The parameters outside the blocks that learn: tables if `embeddings`, the rest if `norm`."""

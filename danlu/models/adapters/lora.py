@@ -15,7 +15,8 @@ from danlu.core.errors import UserError
 from danlu.core.parts import did_you_mean
 from danlu.models.adapters.base import Adapter
 from danlu.models.blocks import blocks_of, inside
-from danlu.models.load import load_adapter, resolve
+from danlu.models.classifier import score_of
+from danlu.models.load import gives_scores, load_adapter, resolve
 from danlu.models.save import save_adapter
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,9 @@ class Lora(Adapter):
 
     def go_on(self, model: PreTrainedModel, folder: Path) -> PeftModel:
         """The adapter of a folder, learning again."""
+        if gives_scores(folder) != (score_of(model) is not None):
+            kind = "a reward model's" if gives_scores(folder) else "a language model's"
+            raise UserError(f"adapter.start: {folder} is {kind} adapter; give it as model.path, and it is merged")
         wrapped = load_adapter(model, folder, learns=True)
         config = wrapped.peft_config["default"]
         if not isinstance(config, LoraConfig):
@@ -96,7 +100,7 @@ class Lora(Adapter):
             use_dora=self.dora,
             init_lora_weights=True if self.init == "kaiming" else self.init,
             bias="none",
-            task_type="CAUSAL_LM",
+            task_type="CAUSAL_LM" if score_of(model) is None else "SEQ_CLS",  # peft saves its layer too
         )
 
     def targets(self, model: PreTrainedModel) -> list[str]:
@@ -149,5 +153,6 @@ def expert_tensors(model: PreTrainedModel) -> list[str]:
 def table_names(model: PreTrainedModel) -> list[str]:
     """Names of the token embeddings and the output layer; one table of both is known to peft by the latter."""
     head = model.get_output_embeddings()
-    tables = [head] if model.config.tie_word_embeddings else [head, model.get_input_embeddings()]
+    inputs = model.get_input_embeddings()
+    tables = [inputs] if head is None else [head] if model.config.tie_word_embeddings else [head, inputs]
     return [name.rpartition(".")[2] for name, module in model.named_modules() if module in tables]

@@ -20,6 +20,7 @@ from danlu.models.blocks import blocks_of
 from danlu.models.builtin.tiny import ARCHITECTURES
 from danlu.models.load import ModelConfig, build_model
 from danlu.models.masters import Masters
+from danlu.models.outline import outline_pack
 from danlu.models.policy import Policy
 from danlu.models.quantizers.base import quantizers
 from danlu.objectives.sft import SFT
@@ -83,7 +84,7 @@ def measured_peak(policy, masters, pack):
 @pytest.mark.parametrize("architecture", EVERY)
 def test_the_peak_is_what_is_allocated(architecture, adapter, recomputed):
     models, masters = sketch(architecture, ADAPTERS[adapter], torch.float32)
-    found = footprint(models, masters, SFT().loss, LENGTHS, AsIfOn("cpu")).peak(recomputed)
+    found = footprint(models, masters, SFT().loss, outline_pack(LENGTHS), AsIfOn("cpu")).peak(recomputed)
     policy, masters = trained(architecture, ADAPTERS[adapter], torch.float32)
     policy.recompute(recomputed)
     assert found == pytest.approx(measured_peak(policy, masters, a_pack()), rel=0.03)
@@ -93,7 +94,7 @@ def test_the_peak_is_what_is_allocated(architecture, adapter, recomputed):
 @pytest.mark.parametrize("architecture", EVERY)
 def test_activations_are_what_autograd_keeps(architecture, adapter):
     models, masters = sketch(architecture, ADAPTERS[adapter], torch.float32)
-    found = footprint(models, masters, SFT().loss, LENGTHS, AsIfOn("cpu")).kept(0)
+    found = footprint(models, masters, SFT().loss, outline_pack(LENGTHS), AsIfOn("cpu")).kept(0)
     policy, _ = trained(architecture, ADAPTERS[adapter], torch.float32)
     assert found == pytest.approx(saved_bytes(policy, a_pack()), rel=0.05)
 
@@ -124,7 +125,7 @@ def test_quantized_weights_are_counted_to_the_byte(quantizer):
     policy, real = trained("llama", Lora(), torch.float32, quantizer=made)
     everything = [each for each in (*policy.parameters(), *policy.buffers()) if not each.requires_grad]
     assert holdings(models, masters, AdamW()).weights == num_bytes(everything)
-    found = footprint(models, masters, SFT().loss, LENGTHS, AsIfOn("cpu")).peak(0)
+    found = footprint(models, masters, SFT().loss, outline_pack(LENGTHS), AsIfOn("cpu")).peak(0)
     assert found == pytest.approx(measured_peak(policy, real, a_pack()), rel=0.03)
 
 

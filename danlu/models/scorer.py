@@ -1,0 +1,67 @@
+"""A reward model seen through packs: one number for each segment, read at its last token."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from danlu.data.packing import Pack
+from danlu.models.adapters.base import Adapter
+from danlu.models.classifier import score_of
+from danlu.models.heads import Head
+from danlu.models.kernels.linear_logprob import Shape
+from danlu.models.policy import Policy
+from danlu.models.value_head import as_value_head
+
+Layout = Literal["classifier", "value_head"]
+
+
+class Scorer(Policy):
+    """A model with one output, with or without an adapter, that reads packs."""
+
+    layout: Layout = "classifier"
+    """what is saved: a classifier, or an adapter of the language model with value_head.bin"""
+
+    def scores(self, pack: Pack) -> Tensor:
+        """[S] fp32, one of each segment."""
+        hidden_SH = self.hidden(pack)[self.places(pack)].float()
+        bias = self.head.bias
+        return nn.functional.linear(hidden_SH, self.head.weight.float(), None if bias is None else bias.float())[:, 0]
+
+    def places(self, pack: Pack) -> Tensor:
+        """[S] where each segment's score is read: its last token but for padding, which may be a token that ends it.
+
+        transformers reads there, whatever is padded.
+        """
+        ids_T = pack.input_ids
+        bounds = pack.cu_seqlens.to(ids_T.device, torch.long)
+        padding = self.inner.config.get_text_config().pad_token_id
+        if padding is None:
+            return bounds[1:] - 1
+        places_T = torch.arange(len(ids_T), device=ids_T.device)
+        last_T = torch.where(ids_T == padding, 0, places_T).cummax(0).values
+        return torch.maximum(last_T[bounds[1:] - 1], bounds[:-1])
+
+    def save(self, adapter: Adapter, folder: Path, state: dict[str, Tensor] | None = None) -> None:
+        """Write what was learned, in the layout that is wanted."""
+        super().save(adapter, folder, state)
+        if self.layout == "value_head":
+            newest = (value for name, value in (state or {}).items() if name.rpartition(".")[0] == self._head_path())
+            as_value_head(folder, next(newest, self.head.weight))
+
+    def _head_path(self) -> str:
+        """The path of the layer that learns."""
+        layer = self.head.layer
+        return next(name for name, module in self.model.named_modules() if module is layer)
+
+    def _find_head(self) -> Head:
+        layer = score_of(self.inner)
+        assert layer is not None, f"{type(self.inner).__name__} gives no score"
+        return Head(layer, Shape())
+
+    def _read(self, pack: Pack) -> Tensor:
+        return self.hidden(pack)
+
+    def _own(self, ids: Tensor) -> Tensor:
+        return self.backbone(input_ids=ids[None], use_cache=False).last_hidden_state[0]
