@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from danlu.data.packing import IGNORED, Pack
 from danlu.models.adapters.base import Adapter
 from danlu.models.attention import PACKED
+from danlu.models.beginning import Beginning
 from danlu.models.blocks import blocks_of
 from danlu.models.compiled import compile_blocks
 from danlu.models.fused import fuse_lora
@@ -52,6 +53,7 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.head = self._find_head()
+        self._beginning: Beginning | None = None
         fuse_lora(model)
         self.packed = False
         self.packed = self._keeps_segments_apart()
@@ -98,6 +100,15 @@ class Policy(nn.Module):
         logits = nn.functional.linear(self.hidden(pack), self.head.weight, self.head.bias) * self.head.shape.scale
         cap = self.head.shape.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def remember(self) -> None:
+        """Keep what learns as it is now."""
+        self._beginning = Beginning(self.model)
+
+    def beginning(self) -> AbstractContextManager[None]:
+        """Inside, the model is what it was when it was told to remember; see `Beginning`."""
+        assert self._beginning is not None, "a policy shows its beginning only if it was told to remember it"
+        return self._beginning.shown()
 
     def save(self, adapter: Adapter, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what was learned, as the adapter does; `state` holds newer values by the model's parameter names."""

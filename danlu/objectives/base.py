@@ -9,6 +9,7 @@ from torch import Tensor
 from danlu.core.parts import Part
 from danlu.data.loader import Step
 from danlu.data.packing import Pack
+from danlu.models.adapters.base import Adapter
 from danlu.models.policy import Policy
 from danlu.models.scorer import Scorer
 from danlu.samples import PreferencePair, Sample
@@ -52,6 +53,19 @@ class Objective(Part):
     def answers(self) -> int:
         """Segments of a row, where memory is planned."""
         return 2 if PreferencePair in self.learns_from else 1
+
+    @property
+    def precomputes(self) -> bool:
+        """Whether log-probabilities of every row under a reference are worked out before the first step."""
+        return False
+
+    def computed_logps(self, policy: Policy, pack: Pack) -> Tensor:
+        """[S] those log-probabilities, where the objective wants them."""
+        raise NotImplementedError
+
+    def refusal(self, adapter: Adapter, *, streaming: bool) -> str | None:
+        """Why it cannot learn so; None where it can."""
+        return None
 
     def models(self, build: Builder) -> Models:
         """The models this objective needs; the engine builds, places and shards them."""

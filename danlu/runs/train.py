@@ -6,15 +6,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
-import torch
-import transformers
 from transformers import PreTrainedTokenizerFast
 
-import danlu
 from danlu.core.cache_folder import cache_folder
 from danlu.core.config import to_yaml
-from danlu.core.devices import device_name
 from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
@@ -34,12 +31,13 @@ from danlu.engine.signals import Stop
 from danlu.engine.training import Training
 from danlu.evals.baseline import Baseline
 from danlu.models.adapters.base import trainable_report
-from danlu.models.load import base_of, tokenizer_of
-from danlu.models.resolve import ADAPTER, resolve
+from danlu.models.load import tokenizer_of
 from danlu.models.save import save_tokenizer
 from danlu.objectives.base import Models
 from danlu.runs.folder import RunFolder
+from danlu.runs.identity import identity
 from danlu.runs.plan import here, planner_of
+from danlu.runs.references import give_references
 from danlu.runs.train_run import TrainRun
 
 log = logging.getLogger(__name__)
@@ -101,11 +99,15 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
     log.info(trainable_report(policy.model))
     training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
     engine.prepare(policy, num_steps * data.tokens_per_step)
+    made_of = identity(run, engine)
+    if run.objective.precomputes:
+        assert isinstance(data, Data)
+        give_references(run.objective, engine, policy, data, cache_of(run) / "references", made_of)
     fixed = run.must_not_change() | {"tokens_sha256": data.keys}
     checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, world_size=engine.num_ranks)
     checkpoints.sweep()
     weights = partial(write_weights, run, training)
-    how, before, bad = how_to_resume(folder), baseline(run, engine, data), folder.bad_batches
+    how, before, bad = how_to_resume(folder), baseline(run, made_of, data), folder.bad_batches
     room = Room(engine, training, pack_tokens=run.data.pack_tokens, plan=partial(planner_here, run, engine))
     return Session(engine, run.objective, training, room, loader, data.held_out, checkpoints, weights, bad, how, before)
 
@@ -123,22 +125,17 @@ def report_mixture(folder: RunFolder, session: Session, data: Data | StreamedDat
         log.info("%s", "\n".join(lines(realised)))
 
 
-def baseline(run: TrainRun, engine: Engine, data: Data | StreamedData) -> Baseline | None:
-    """The loss that this model has before it learns from this data. Its files are known by their size and time."""
-    if run.allow_code:
-        return None  # code from outside may change and keep its name
-    folders = [resolve(path) for path in (run.model.path, *run.model.adapters)]
-    folders += [base_of(folder) for folder in folders if (folder / ADAPTER).is_file()]
-    files = sorted(file for folder in folders for file in folder.glob("*") if file.suffix in {".json", ".safetensors"})
-    settings = run.model_dump(mode="json", include={"model", "adapter", "objective"})
-    made_of = {
-        "settings": settings | {"seed": run.engine.seed, "held_out": data.config.held_out},
-        "files": [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files],
-        "tokens": list(data.keys.items()),
-        "numbers": [data.config.tokens_per_pack, str(engine.dtype), device_name(engine.device)],
-        "versions": [danlu.__version__, torch.__version__, transformers.__version__],
-    }
-    return Baseline((data.config.cache or cache_folder()) / "held_out", made_of)
+def baseline(run: TrainRun, made_of: dict[str, Any] | None, data: Data | StreamedData) -> Baseline | None:
+    """The loss that this model has before it learns from this data."""
+    if made_of is None:
+        return None
+    more = {"objective": run.model_dump(mode="json", include={"objective"}), "held_out": data.config.held_out}
+    return Baseline(cache_of(run) / "held_out", made_of | more | {"tokens": list(data.keys.items())})
+
+
+def cache_of(run: TrainRun) -> Path:
+    """Where what is worked out is kept."""
+    return run.data.cache or cache_folder()
 
 
 def how_to_resume(folder: RunFolder) -> str:

@@ -56,6 +56,14 @@ class TrainRun(Config):
             raise ValueError(f"model.quantizer {names[0]}: adapter {names[1]} {why}; use plain lora, or no quantizer")
         return self
 
+    @model_validator(mode="after")
+    def _objective_and_adapter_go_together(self) -> Self:
+        why = self.objective.refusal(self.adapter, streaming=self.data.streaming is not None)
+        if why:
+            names = objectives.name_of(self.objective), adapters.name_of(self.adapter)
+            raise ValueError(f"objective {names[0]} with adapter {names[1]}: {why}")
+        return self
+
     def must_not_change(self) -> dict[str, Any]:
         """What decides the numbers. Workers, memory, speed and reporting may differ in a resumed run."""
         tree = self.model_dump(mode="json")

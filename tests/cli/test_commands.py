@@ -112,7 +112,8 @@ def test_the_schema_offers_every_part_by_its_name(schema):
         return [form["properties"]["name"]["const"] for form in setting["oneOf"] if "properties" in form]
 
     engine = schema["$defs"]["EngineConfig"]["properties"]
-    assert names(schema["properties"]["objective"]) == ["pretrain", "reward", "sft"]
+    objectives = "bco cpo dpo hinge ipo kto orpo pretrain reward robust sft simpo"
+    assert names(schema["properties"]["objective"]) == objectives.split()
     assert names(schema["properties"]["adapter"]) == ["freeze", "full", "full_fp8", "lora", "qat"]
     assert {"adamw", "adamw8bit", "lamb", "lion", "muon", "schedule_free", "sgd"} <= set(names(engine["optimizer"]))
     assert "cosine" in names(engine["schedule"])

@@ -23,6 +23,7 @@ def sources(tmp_path) -> dict[str, Path]:
     """A file that fits each objective."""
     files = {"sft": tmp_path / "rows.jsonl", "pretrain": tmp_path / "texts.txt", "reward": tmp_path / "pairs.jsonl"}
     files["reward"].write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+    files["dpo"] = files["kto"] = files["reward"]  # a pair is a good answer and a bad one
     files["sft"].write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     files["pretrain"].write_text("\n".join(TEXTS))
     return files

@@ -19,6 +19,11 @@ class Adapter(Part):
         """Why it cannot work beside quantized weights; None where it can."""
         return "learns the weights themselves"
 
+    @property
+    def lies_beside(self) -> bool:
+        """Whether the model is still there without it."""
+        return False
+
     def check(self, device: torch.device) -> None:
         """Raise a `SetupError` where it cannot work."""
 

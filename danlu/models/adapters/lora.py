@@ -55,6 +55,11 @@ class Lora(Adapter):
         """DoRA measures the columns of the weights."""
         return "with dora measures the weights themselves" if self.dora else None
 
+    @property
+    def lies_beside(self) -> bool:
+        """The base model is frozen."""
+        return True
+
     def apply(self, model: PreTrainedModel) -> nn.Module:
         """Freeze the model and put the matrices beside the chosen layers, in float32."""
         if self.start is not None:
