@@ -41,8 +41,9 @@ def main() -> None:
     lengths = str(given.probe) if given.probe else given.lengths
     longest: dict[str, float] = {}
     for way in (way.strip() for way in given.ways.split(",")):
-        found = answers_of(PROGRAMS[way.split()[0]], way, given, "--lengths", lengths)
-        for one in found:
+        found: list[Answer] = []
+        for one in answers_of(PROGRAMS[way.split()[0]], way, given, "--lengths", lengths):
+            found.append(one)
             print(
                 f"{way}: {one['tokens']:,} tokens, {one['peak GiB']:.2f} GiB of {one['card GiB']:.1f} at most, "
                 f"{one['host GiB']:.1f} of {one['host has GiB']:.0f} on the host, {one['seconds']:.1f} s, "

@@ -28,7 +28,7 @@ def quantize(model: Any) -> None:
                 compress_statistics=True, quant_type="nf4", device="meta",
             )  # fmt: skip
             packed.weight = Params4bit(
-                layer.weight.detach().cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4",
+                layer.weight.detach(), requires_grad=False, compress_statistics=True, quant_type="nf4",
                 module=packed,
             ).to(place)  # fmt: skip
             model.model.layers.set_submodule(name, packed)

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from json import loads
 from pathlib import Path
 from typing import Any
@@ -17,40 +18,37 @@ TAIL = 14
 """lines that are shown of a program which failed"""
 
 
-def answers_of(program: str, way: str, given: Namespace, *more: str) -> list[dict[str, Any]]:
-    """All that a way's program told until it ended, failed (the end of what it wrote is shown) or ran out of time."""
+def answers_of(program: str, way: str, given: Namespace, *more: str) -> Iterator[dict[str, Any]]:
+    """What a way's program tells, as it comes, until it ends, fails (its log's end is shown) or runs out of time."""
     sites = [folder for peer, _, folder in (site.partition("=") for site in given.site) if peer == way.split()[0]]
     paths = [*sites, *os.environ.get("PYTHONPATH", "").split(os.pathsep), str(BENCHMARKS), str(BENCHMARKS.parent)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     with tempfile.TemporaryDirectory() as folder:
         answer, log = Path(folder) / "answers.jsonl", Path(folder) / "log"
-        command = [
-            sys.executable,
-            "-m",
-            f"peers.{program}",
-            *passed(given),
-            "--way",
-            way,
-            "--answer",
-            str(answer),
-            *more,
-        ]
-        began, code = time.perf_counter(), None
-        with log.open("w") as writes:
+        answer.touch()
+        command = [sys.executable, "-m", f"peers.{program}", *passed(given), "--way", way, *more]
+        began = time.perf_counter()
+        with log.open("w") as writes, answer.open() as reads:
+            command += ["--answer", str(answer)]
             process = subprocess.Popen(command, env=environment, stdout=writes, stderr=subprocess.STDOUT)
             try:
-                code = process.wait(given.limit)
-            except subprocess.TimeoutExpired:
+                ended = False
+                while not ended:
+                    ended = process.poll() is not None
+                    for line in reads.read().splitlines():
+                        yield loads(line) | {"seconds in all": round(time.perf_counter() - began)}
+                    if time.perf_counter() - began > given.limit:
+                        print(f"{way}: stopped after {given.limit:.0f} s", flush=True)
+                        break
+                    time.sleep(0 if ended else 0.2)
+            finally:
                 process.kill()
-                process.wait()
-                print(f"{way}: stopped after {given.limit:.0f} s", flush=True)
-        text = log.read_text(errors="replace")
-        lines = answer.read_text().splitlines() if answer.is_file() else []
+                code = process.wait()
+        lines = log.read_text(errors="replace").splitlines()
     if code != 0:
-        print(f"{way}: it ended with\n    " + "\n    ".join(text.splitlines()[-TAIL:]), flush=True)
+        print(f"{way}: it ended with\n    " + "\n    ".join(lines[-TAIL:]), flush=True)
     elif given.profile:
-        print(text)
-    return [loads(line) | {"seconds in all": round(time.perf_counter() - began)} for line in lines]
+        print("\n".join(lines), flush=True)
 
 
 def passed(given: Namespace) -> list[str]:
