@@ -79,7 +79,7 @@ def checkpointing_of(given: Namespace) -> str | int:
     return int(asked) if asked.isdigit() else asked
 
 
-def run(given: Namespace) -> dict[str, Any]:
+def run(given: Namespace) -> None:
     """Train, and tell."""
     rows = rows_of(given)
     packs = packs_of(rows, given)
@@ -101,20 +101,20 @@ def run(given: Namespace) -> dict[str, Any]:
         clock.trained.append(update.trained_tokens)
         losses.append(update.loss)
         clock.tick()
-    answer = clock.answer(sum(losses) / len(losses), mean_length(rows))
+    tell(given, clock.answer(sum(losses) / len(losses), mean_length(rows)))
     if given.profile:
         profile(lambda: train_step(engine, training, objective, packs[:1], lambda: False))
-    return answer
 
 
 def profile(step: Callable[[], object]) -> None:
-    """Where a step's time goes on the GPU."""
-    with profiled(activities=[ProfilerActivity.CUDA]) as found:
+    """Where a step's time goes."""
+    activity = ProfilerActivity.CUDA if torch.cuda.is_available() else ProfilerActivity.CPU
+    with profiled(activities=[activity]) as found:
         step()
         wait()
-    print(found.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=60)[:6000])
+    by = f"{activity.name.lower()}_time_total"
+    print(found.key_averages().table(sort_by=by, row_limit=25, max_name_column_width=60)[:6000])
 
 
 if __name__ == "__main__":
-    GIVEN = parser(__doc__).parse_args()
-    tell(GIVEN, run(GIVEN))
+    run(parser(__doc__).parse_args())
