@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from peers.workload import (
     LONGEST,
@@ -57,7 +58,9 @@ def packs_of(rows: list[Row], given: Namespace) -> list[Pack]:
     """A pack for each step: real rows as Danlu's loader fills packs, random ones as they were drawn."""
     count = given.warm + given.steps
     if given.data:
-        return [Pack.of([rows[n] for n in numbers]) for numbers in islice(filled(rows, given.tokens), count)]
+        packs = list(filled(rows, given.tokens))  # the longest rows go first into a new pool
+        order = np.random.default_rng(2).permutation(len(packs))[:count]
+        return [Pack.of([rows[n] for n in packs[at]]) for at in order]
     left = iter(rows)
     return [Pack.of([next(left) for _ in lengths]) for lengths in islice(lengths_of(given), count)]
 
