@@ -79,7 +79,7 @@ class Room:
 
     def make_room(self, overflow: Overflow, packs: list[Pack]) -> None:
         """Step to the next plan, or end the run where there is none. All ranks have heard of the same overflow."""
-        longest = max(max(pack.lengths) for pack in packs)
+        longest = max(sum(pack.lengths[row.start : row.stop]) for pack in packs for row in pack.rows)
         largest = min(self.choice.pack_tokens, max(pack.num_tokens for pack in packs))
         step = smaller(replace(self.choice, pack_tokens=largest), self.num_blocks, longest)
         self.forget()

@@ -1,9 +1,11 @@
 """A reward model seen through packs: one number for each segment, read at its last token."""
 
+import copy
 from pathlib import Path
 from typing import Literal
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 
 from danlu.data.packing import Pack
@@ -11,17 +13,19 @@ from danlu.models.adapters.base import Adapter
 from danlu.models.classifier import score_of
 from danlu.models.heads import Head
 from danlu.models.kernels.linear_logprob import Shape
+from danlu.models.merge import merge
 from danlu.models.policy import Policy
+from danlu.models.save import newest, save_weights
 from danlu.models.value_head import as_value_head
 
-Layout = Literal["classifier", "value_head"]
+Layout = Literal["classifier", "merged", "value_head"]
 
 
 class Scorer(Policy):
     """A model with one output, with or without an adapter, that reads packs."""
 
     layout: Layout = "classifier"
-    """what is saved: a classifier, or an adapter of the language model with value_head.bin"""
+    """what is saved: what the adapter saves; a whole classifier; or a language model's adapter with value_head.bin"""
 
     def scores(self, pack: Pack) -> Tensor:
         """[S] fp32, one of each segment."""
@@ -45,10 +49,15 @@ class Scorer(Policy):
 
     def save(self, adapter: Adapter, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what was learned, in the layout that is wanted."""
+        if self.layout == "merged" and isinstance(self.model, PeftModel):
+            merged = copy.deepcopy(self.model).cpu()
+            merged.load_state_dict(newest(self.model, state or {}))
+            save_weights(merge(merged), folder)
+            return
         super().save(adapter, folder, state)
         if self.layout == "value_head":
-            newest = (value for name, value in (state or {}).items() if name.rpartition(".")[0] == self._head_path())
-            as_value_head(folder, next(newest, self.head.weight))
+            given = (value for name, value in (state or {}).items() if name.rpartition(".")[0] == self._head_path())
+            as_value_head(folder, next(given, self.head.weight))
 
     def _head_path(self) -> str:
         """The path of the layer that learns."""

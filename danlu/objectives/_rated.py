@@ -60,12 +60,10 @@ class Rated(Referenced):
     def pointed(self, policy: Policy, packs: Sequence[Pack]) -> list[Pack]:
         """The packs, whose segments know their point."""
         training = policy.training
-        point = self.point(policy.eval(), packs)
+        # a stream gives a rank its own packs and none in the places of others; then the point is of its own
+        point = self.point(policy.eval(), [pack for pack in packs if pack is not None])
         policy.train(training)
-        return [
-            replace(pack, segments=[replace(one, facts=one.facts | {POINT: point}) for one in pack.segments])
-            for pack in packs
-        ]
+        return [pack and with_point(pack, point) for pack in packs]
 
     def loss(self, models: Models, pack: Pack) -> Loss:
         """Summed over answers, which are what is counted."""
@@ -83,6 +81,11 @@ class Rated(Referenced):
             "accuracy": (right_S.sum(), len(right_S)),
         }
         return Loss(losses_S.sum(), len(right_S), metrics)
+
+
+def with_point(pack: Pack, point: float) -> Pack:
+    """A pack whose segments know what their rewards are measured from."""
+    return replace(pack, segments=[replace(one, facts=one.facts | {POINT: point}) for one in pack.segments])
 
 
 def goodness(pack: Pack) -> Tensor:

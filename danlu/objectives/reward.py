@@ -2,13 +2,13 @@
 https://doi.org/10.2307/2334029; as an objective of language models https://arxiv.org/abs/2203.02155
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
 from torch.nn.functional import logsigmoid
 
 from danlu.data.packing import Pack
-from danlu.models.scorer import Scorer
+from danlu.models.scorer import Layout, Scorer
 from danlu.objectives._compared import compared, facts_of, pairs_of
 from danlu.objectives.base import Builder, Loss, Models, Objective
 from danlu.samples import PreferencePair
@@ -29,8 +29,9 @@ class Reward(Objective):
     """weight of the squared sum of both scores, which keeps scores around 0 (0.01 is usual): arXiv:2312.09244"""
     downscale_weight: bool = False
     """begin with a tenth of the score layer's weights"""
-    layout: Literal["classifier", "value_head"] = "classifier"
-    """what is saved: a model for sequence classification, or an adapter of the language model with value_head.bin"""
+    layout: Layout = "classifier"
+    """what is saved: a model for sequence classification, or its adapter; such a model with the adapter merged; or an
+    adapter of the language model with value_head.bin"""
 
     def models(self, build: Builder) -> Models:
         """A model with one output."""

@@ -260,6 +260,17 @@ def test_a_ranked_list_is_every_pair_of_it(judged_packs):
     torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=0)
 
 
+def test_a_rank_of_a_stream_measures_from_its_own_packs(judged_packs):
+    objective = objectives["kto"]()
+    policy = learning(objective).eval()
+    mine, _, _ = judged_packs(PAIRS, tokens=2)
+    with torch.no_grad():
+        first_point = objective.point(policy, [mine])
+    [step] = objective.steps({"policy": policy}, [Step([mine, None], 0.0, {})])
+    assert step.packs[1] is None
+    assert step.packs[0].segments[0].facts["point"] == first_point
+
+
 def test_kto_asks_for_answers_that_nobody_worked_out_before():
     with pytest.raises(ValueError, match="kto asks for answers to other prompts"):
         objectives["kto"](reference="precomputed")

@@ -150,6 +150,22 @@ def test_an_adapter_is_one_that_peft_scores_with_alike(quantizer, judged_packs, 
         torch.testing.assert_close(by_transformers(model, pack), scorer.scores(pack), rtol=1e-5, atol=1e-6)
 
 
+def test_an_adapter_is_merged_by_option_into_what_transformers_scores_with_alike(judged_packs, tmp_path):
+    adapter = adapters["lora"](rank=4)
+    scorer = scorer_of(adapter)
+    scorer.layout = "merged"
+    [pack] = judged_packs(PAIRS)
+    state = {key: value.detach().clone() for key, value in scorer.model.named_parameters() if value.requires_grad}
+    expected = scorer.scores(pack)
+    stir(scorer.model)  # what is saved are the values given
+    moved = scorer.scores(pack)
+    scorer.save(adapter, tmp_path / "saved", state)
+    model, found = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved", output_loading_info=True)
+    assert not found["missing_keys"]
+    torch.testing.assert_close(by_transformers(model.eval(), pack), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(scorer.scores(pack), moved)
+
+
 def test_a_value_head_lies_beside_a_language_models_adapter(judged_packs, tmp_path):
     adapter = adapters["lora"](rank=4)
     scorer = scorer_of(adapter)

@@ -48,6 +48,15 @@ def test_every_term_is_printed_with_the_peak_and_the_speed(recipe):
     assert found.plan.peak == pytest.approx(sum(found.plan.terms.values()))
 
 
+@pytest.mark.parametrize("name", ["reward", "dpo", "kto"])
+def test_objectives_of_pairs_are_planned_in_rows_of_two_answers(recipe, name):
+    planner, _ = planner_of(recipe(name=name), device_of("h100"))
+    assert planner.longest == 2 * 512
+    found = planner.choose("auto", "none")
+    assert found.activations > 0
+    assert found.choice.pack_tokens % (2 * 512) == 0
+
+
 def test_json_says_the_same_in_bytes(recipe):
     [found], text = printed(recipe(), "h100", as_json=True)
     [told] = json.loads(text)

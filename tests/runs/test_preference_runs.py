@@ -12,7 +12,7 @@ from danlu.core.errors import UserError
 from danlu.engine.metrics import read_metrics
 from danlu.models.load import load_model
 from danlu.runs import references
-from tests.runs.small_run import SmallRun, curve
+from tests.runs.small_run import BF16, SmallRun, curve
 
 PAIRS = [
     {"prompt": f"count to {n}", "chosen": "one two three " * (n % 3 + 1), "rejected": "no never " * (n % 4 + 1)}
@@ -89,8 +89,9 @@ def test_every_loss_brings_the_better_answers_ahead(small, tmp_path, name):
     assert after["metrics"]["accuracy"] == 1.0
 
 
-def test_dpo_begins_at_ln_2_and_tells_its_rewards(small, tmp_path):
-    small("dpo", "adapter.dropout=0", "objective={name: dpo}").go(tmp_path / "run")
+@pytest.mark.parametrize("settings", [("adapter.dropout=0",), (*BF16, *FULL), (*BF16, *QLORA, "adapter.dropout=0")])
+def test_dpo_begins_at_ln_2_and_tells_its_rewards(small, tmp_path, settings):
+    small("dpo", "objective={name: dpo}", *settings).go(tmp_path / "run")
     lines = [line for line in read_metrics(tmp_path / "run/metrics.jsonl") if line["event"] == "step"]
     assert lines[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert lines[0]["metrics"] == pytest.approx(lines[0]["metrics"] | {"accuracy": 0, "delta": 0, "rewards/chosen": 0})
@@ -137,6 +138,32 @@ def test_what_cannot_work_together_is_refused_by_name_before_anything_is_loaded(
     with pytest.raises(UserError, match=why):
         small("dpo", *settings).go(tmp_path / "run")
     assert not (tmp_path / "run/run.yaml").exists()
+
+
+SHAPES = {
+    "a list of answers": {"instruction": "q", "input": "", "output": ["one two", "no", "never"]},
+    "selected and rejected": {"prompt": "q", "selected": "one two", "rejected": "no"},
+    "chosen and rejected": {"prompt": "q", "chosen": "one two", "rejected": "no"},
+    "messages": {
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "one two"}],
+        "rejected": [{"role": "assistant", "content": "no"}],
+    },
+    "hh": {
+        "chosen": "\n\nHuman: a\n\nAssistant: b\n\nHuman: q\n\nAssistant: one two",
+        "rejected": "\n\nHuman: a\n\nAssistant: b\n\nHuman: q\n\nAssistant: no",
+    },
+}
+
+
+@pytest.mark.parametrize("objective", ["reward", "dpo"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_pairs_trains(small, tmp_path, objective, shape):
+    run = small(objective, "engine.steps=4", "engine.epochs=4", "data.held_out=0", "adapter.dropout=0")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(SHAPES[shape]) + "\n" for _ in range(8)))
+    run.go(tmp_path / "run")
+    lines = [line for line in read_metrics(tmp_path / "run/metrics.jsonl") if line["event"] == "step"]
+    assert lines[-1]["metrics"]["delta"] > lines[0]["metrics"]["delta"]
 
 
 def test_pairs_stream_too(small, tmp_path):
