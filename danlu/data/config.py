@@ -30,7 +30,7 @@ class DataConfig(Config):
     template: Annotated[Template | None, templates] = None
     """how a chat is written; the tokenizer's own template if not given, or `default` where it has none"""
     max_length: Annotated[int, Field(ge=2)] = 2048
-    """the most tokens of one row"""
+    """the most tokens of one row, or of each answer with its prompt where a row compares several"""
     too_long: TooLong = "truncate_right"
     """what happens to longer rows: error, truncate_left, truncate_right, drop, split or sample (a window by chance)"""
     documents: Literal["apart", "together"] = "apart"

@@ -15,7 +15,7 @@ from danlu.generate.base import Completion, GenerationConfig
 from danlu.generate.complete import complete
 from danlu.generate.pieces import decode, pieces
 from danlu.generate.stream import stream
-from danlu.models.load import load_model, tokenizer_folder
+from danlu.models.load import check_writes, load_model, tokenizer_folder
 from danlu.models.resolve import resolve
 from danlu.samples import Message
 from danlu.tokens.encode import encode_prompt
@@ -44,6 +44,7 @@ class Local:
         """The model of a run, adapter, folder, hub id or `builtin:NAME`; its template is the tokenizer's own."""
         folder = resolve(path)
         model = load_model(folder, dtype)
+        check_writes(model, folder)
         model.to(torch.device(device))  # type: ignore[arg-type]
         return cls(model.eval(), load_tokenizer(tokenizer_folder(folder)), template or Own())
 

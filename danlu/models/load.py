@@ -69,9 +69,15 @@ def build_model(
 ) -> PreTrainedModel:
     """The plain language model that a run begins from, with every adapter merged into it; quantized on the device."""
     model = plain_model(config, dtype, device)
-    if score_of(model) is not None:
-        raise UserError(f"{config.path}: this is a reward model, which writes no words; give a language model")
+    check_writes(model, config.path)
     return model
+
+
+def check_writes(model: PreTrainedModel | PeftModel, name: str | Path) -> None:
+    """Refuse a reward model where words are wanted."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    if score_of(base) is not None:
+        raise UserError(f"{name}: this is a reward model, which writes no words; give a language model")
 
 
 def build_scorer(config: ModelConfig, device: torch.device | None = None, *, scale: float = 1.0) -> PreTrainedModel:

@@ -16,12 +16,10 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 def as_value_head(folder: Path, weight_1H: Tensor) -> None:
-    """Turn what was saved as a classifier into that layout; a whole model only gets the file beside it."""
+    """Turn the adapter of a classifier, as it was saved, into that layout."""
     weight = weight_1H.detach().float().cpu()
     # a pickle, as whoever wants this layout reads it; Danlu reads the safetensors
     torch.save({"summary.weight": weight, "summary.bias": torch.zeros(1)}, folder / FILE)
-    if not (folder / ADAPTER).is_file():
-        return
     config = json.loads((folder / ADAPTER).read_text())
     others = [name for name in config["modules_to_save"] or [] if name not in (SCORE, "classifier")]
     write_json(folder / ADAPTER, config | {"task_type": "CAUSAL_LM", "modules_to_save": others or None})

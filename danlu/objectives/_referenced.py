@@ -36,7 +36,7 @@ class Referenced(Objective):
         """Whether the reference is worked out before."""
         return self.reference == "precomputed"
 
-    def refusal(self, adapter: Adapter, *, streaming: bool) -> str | None:
+    def refusal(self, adapter: Adapter, *, streaming: bool, quantized: bool) -> str | None:
         """A base needs an adapter beside it, and what is worked out before needs rows that are there before."""
         if self.reference == "base" and not adapter.lies_beside:
             return "reference: base is the model without its adapter, and here there is none; say beginning"

@@ -63,7 +63,7 @@ class Objective(Part):
         """[S] those log-probabilities, where the objective wants them."""
         raise NotImplementedError
 
-    def refusal(self, adapter: Adapter, *, streaming: bool) -> str | None:
+    def refusal(self, adapter: Adapter, *, streaming: bool, quantized: bool) -> str | None:
         """Why it cannot learn so; None where it can."""
         return None
 

@@ -8,6 +8,7 @@ from pydantic import Field, NonNegativeFloat
 from torch.nn.functional import logsigmoid
 
 from danlu.data.packing import Pack
+from danlu.models.adapters.base import Adapter
 from danlu.models.scorer import Layout, Scorer
 from danlu.objectives._compared import compared, facts_of, pairs_of
 from danlu.objectives.base import Builder, Loss, Models, Objective
@@ -32,6 +33,14 @@ class Reward(Objective):
     layout: Layout = "classifier"
     """what is saved: a model for sequence classification, or its adapter; such a model with the adapter merged; or an
     adapter of the language model with value_head.bin"""
+
+    def refusal(self, adapter: Adapter, *, streaming: bool, quantized: bool) -> str | None:
+        """What is saved in the end has to be there to be saved."""
+        if self.layout == "value_head" and not adapter.lies_beside:
+            return "layout: value_head is an adapter of the language model, and here there is none; say classifier"
+        if self.layout == "merged" and quantized:
+            return "layout: merged needs whole weights to merge into, and model.quantizer leaves none; say classifier"
+        return None
 
     def models(self, build: Builder) -> Models:
         """A model with one output."""

@@ -58,7 +58,8 @@ class TrainRun(Config):
 
     @model_validator(mode="after")
     def _objective_and_adapter_go_together(self) -> Self:
-        why = self.objective.refusal(self.adapter, streaming=self.data.streaming is not None)
+        given = {"streaming": self.data.streaming is not None, "quantized": self.model.quantizer is not None}
+        why = self.objective.refusal(self.adapter, **given)
         if why:
             names = objectives.name_of(self.objective), adapters.name_of(self.adapter)
             raise ValueError(f"objective {names[0]} with adapter {names[1]}: {why}")

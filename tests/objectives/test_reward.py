@@ -15,6 +15,7 @@ from danlu.data.packing import Pack
 from danlu.engine.hooks.delta_scores import DeltaScores
 from danlu.engine.records import EvalRecord, RunFacts
 from danlu.evals.held_out import Measured, held_out_loss
+from danlu.generate.local import Local
 from danlu.models.adapters import adapters
 from danlu.models.adapters.base import Adapter
 from danlu.models.builtin.tiny import ARCHITECTURES
@@ -131,8 +132,9 @@ def test_a_whole_model_is_one_that_transformers_scores_with_alike(name, judged_p
     torch.testing.assert_close(by_transformers(model.eval(), pack), scorer.scores(pack), rtol=1e-5, atol=1e-6)
     again = Scorer(build_scorer(ModelConfig(path=str(tmp_path / "saved")))).eval()
     torch.testing.assert_close(again.scores(pack), scorer.scores(pack))
-    with pytest.raises(UserError, match="a reward model, which writes no words"):
-        build_model(ModelConfig(path=str(tmp_path / "saved")))
+    for wanted in (lambda path: build_model(ModelConfig(path=path)), Local.open):
+        with pytest.raises(UserError, match="a reward model, which writes no words"):
+            wanted(str(tmp_path / "saved"))
 
 
 @pytest.mark.filterwarnings("ignore")  # transformers tells that the base has no score

@@ -132,6 +132,8 @@ def test_a_run_with_references_worked_out_before_goes_on_to_the_same_bits(small,
         ((*FULL, *QLORA), "model.quantizer nf4: adapter full learns the weights themselves"),
         (("objective={name: kto, reference: precomputed}",), "kto asks for answers to other prompts"),
         (("data.too_long=split",), "data.too_long: split makes other rows of a row"),
+        ((*FULL, "objective={name: reward, layout: value_head}"), "reward with adapter full: layout: value_head"),
+        ((*QLORA, "objective={name: reward, layout: merged}"), "merged needs whole weights to merge into"),
     ],
 )
 def test_what_cannot_work_together_is_refused_by_name_before_anything_is_loaded(small, tmp_path, settings, why):
