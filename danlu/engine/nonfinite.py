@@ -24,8 +24,8 @@ class NonFinite(Exception):
 
     @property
     def rows(self) -> list[str]:
-        """file:row of every segment under suspicion."""
-        return [segment.where for pack in self.suspects for segment in pack.segments]
+        """file:row of every row under suspicion."""
+        return [pack.segments[row.start].where for pack in self.suspects for row in pack.rows]
 
     def describe(self, step: int) -> str:
         """One sentence for people."""
