@@ -57,6 +57,15 @@ def test_objectives_of_pairs_are_planned_in_rows_of_two_answers(recipe, name):
     assert found.choice.pack_tokens % (2 * 512) == 0
 
 
+def test_a_reference_keeps_no_activations(recipe):
+    plans = [
+        planner_of(recipe("data.pack_tokens=1024", name=name), device_of("h100"))[0].choose(1024, "none")
+        for name in ("sft_lora", "dpo")
+    ]
+    assert plans[1].activations == pytest.approx(plans[0].activations, rel=0.02)
+    assert plans[1].peak == pytest.approx(plans[0].peak, rel=0.05)
+
+
 def test_json_says_the_same_in_bytes(recipe):
     [found], text = printed(recipe(), "h100", as_json=True)
     [told] = json.loads(text)

@@ -1,7 +1,7 @@
 """What one pack's forward and backward hold at each moment, found by running them without data, block by block."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -79,14 +79,14 @@ class Recorder:
         """the block on its way back; none before the backward pass"""
 
     def enter(self, number: int) -> None:
-        """A block begins its way forward."""
-        if self.back is None:
+        """A block begins its way forward; one that a reference goes, without a gradient, keeps nothing."""
+        if self.back is None and torch.is_grad_enabled():
             self.before = self.live.now if self.before is None else self.before
             self.started[number], self.live.peak = self.live.now, self.live.now
 
     def leave(self, number: int, output: Tensor) -> None:
         """A block ends its way forward. Blocks of a model that reads segment by segment do so several times."""
-        if self.back is None:
+        if self.back is None and torch.is_grad_enabled():
             self.kept[number] += self.live.now - self.started[number]
             self.forward[number] = max(self.forward[number], self.live.peak - self.started[number])
             self.live.peak = self.live.now
@@ -129,13 +129,14 @@ def footprint(models: dict[str, Outline], masters: Masters, loss: Loss, pack: Pa
 def traced(models: dict[str, Outline], masters: Masters, loss: Loss, pack: Pack, device: AsIfOn) -> Footprint:
     """One pack with no block recomputed, and one with all."""
     policy = models["policy"]
+    own = [tensor for model in models.values() for tensor in (*model.parameters(), *model.buffers())]
     with enough_blocks(policy) as places:
         for master in masters.parameters.values():
             master.grad = torch.empty_like(master)  # of the packs before this one
         policy.recompute(0)
-        plain = trace(models, loss, pack, device, masters)
+        plain = trace(models, loss, pack, device, masters, own)
         policy.recompute(None)
-        recomputed = trace(models, loss, pack, device, masters)
+        recomputed = trace(models, loss, pack, device, masters, own)
         policy.recompute(0)
         masters.clear()
     whole, again = plain.blocks(), recomputed.blocks()
@@ -148,14 +149,13 @@ def traced(models: dict[str, Outline], masters: Masters, loss: Loss, pack: Pack,
     )
 
 
-def trace(models: dict[str, Outline], loss: Loss, pack: Pack, device: AsIfOn, masters: Masters) -> Recorder:
-    """One forward and backward."""
-    known = [tensor for model in models.values() for tensor in (*model.parameters(), *model.buffers())]
-    known += [
-        tensor for master in masters.parameters.values() for tensor in (master, master.grad) if tensor is not None
-    ]
+def trace(
+    models: dict[str, Outline], loss: Loss, pack: Pack, device: AsIfOn, masters: Masters, own: Sequence[Tensor]
+) -> Recorder:
+    """One forward and backward. `own` is what the whole models hold."""
+    learning = [each for master in masters.parameters.values() for each in (master, master.grad) if each is not None]
     _, blocks = blocks_of(models["policy"].inner)
-    with Live(known) as live, device, ExitStack() as hooks:
+    with Live([*own, *learning]) as live, device, ExitStack() as hooks:
         recorder = Recorder(live, len(blocks))
         for number, block in enumerate(blocks):
             hooks.callback(follow(block, number, recorder))
