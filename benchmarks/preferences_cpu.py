@@ -4,7 +4,7 @@
     python benchmarks/preferences_cpu.py speed --data pairs.jsonl.zst --objective dpo [--rows 100]
 
 `learn` trains one run and prints the held-out accuracy before and after it, the steps and the seconds. Rows of {text,
-label} (reviews, say) become pairs: a wanted opinion, a text that has it and one that has the other.
+label} become pairs: a review of a film that was liked, and one of a film that was not.
 `speed` gives pairs a second of Danlu and of TRL's DPOTrainer or RewardTrainer: the same rows, LoRA, 8 pairs a step,
 every step but the first. TRL runs in fp32 and in bf16, without checkpointing, which is what is fastest for it here.
 """
@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 import warnings
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from danlu.models.resolve import resolve
 from danlu.runs.start import start
 
 BATCH, HELD_OUT, LONGEST = 8, 300, 512
-OPINIONS = ("positive", "negative")
+ASKED = "Write a review of a film that you liked."
 
 
 def pairs_of(file: Path, count: int | None = None) -> list[dict[str, str]]:
@@ -43,10 +43,7 @@ def pairs_of(file: Path, count: int | None = None) -> list[dict[str, str]]:
     rows: list[Any] = [row for _, row in Source(path=str(file)).rows()]
     if "label" in rows[0]:
         good, bad = ([row["text"] for row in rows if row["label"] == label] for label in (1, 0))
-        both = zip(cycle(OPINIONS), good, bad, strict=False)
-        rows = [{"prompt": f"Write a {said} review.", "chosen": one, "rejected": other} if said == "positive"
-                else {"prompt": f"Write a {said} review.", "chosen": other, "rejected": one}
-                for said, one, other in both]  # fmt: skip
+        rows = [{"prompt": ASKED, "chosen": one, "rejected": other} for one, other in zip(good, bad, strict=False)]
     keys = {"prompt": "prompt", "chosen": "selected" if "selected" in rows[0] else "chosen", "rejected": "rejected"}
     return [{name: row[key] for name, key in keys.items()} for row in islice(rows, count)]
 
