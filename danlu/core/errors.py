@@ -6,6 +6,7 @@ UserError                  2  a recipe, flag or path is wrong
 ├── MemoryLimit            5  out of memory
 ├── Diverged               6  the loss or gradient is not a number any more
 ├── CheckpointError        7  no checkpoint can be trusted
+├── RewardError            8  an answer could not be given its reward; everything before it is saved
 └── Preempted             75  told to stop; everything is saved and `--resume` goes on
     └── Interrupted      130  the same, by Ctrl-C
 """
@@ -45,6 +46,12 @@ class CheckpointError(UserError):
     """A checkpoint is damaged, unfinished or of another run."""
 
     exit_code = 7
+
+
+class RewardError(UserError):
+    """An answer could not be given its reward: names the reward, the row and why."""
+
+    exit_code = 8
 
 
 class Preempted(UserError):

@@ -1,0 +1,17 @@
+"""Answers to judge, and what a judge is given of a run."""
+
+import pytest
+import torch
+
+from danlu.models.builtin.tiny_tokenizer import tiny_tokenizer
+from danlu.rewards.base import Answer, Court
+
+
+def answer(text: str, expected: str | None = None, *, ids: list[int] | None = None, prompt: str = "count") -> Answer:
+    """What a model wrote."""
+    return Answer(prompt, text, expected, "stop", [5, 6], list(range(4)) if ids is None else ids, "rows.jsonl:7")
+
+
+@pytest.fixture
+def court() -> Court:
+    return Court(tiny_tokenizer(), torch.device("cpu"), 64)
