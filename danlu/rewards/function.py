@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import ValidationInfo, model_validator
 
@@ -51,7 +51,7 @@ def found(name: str) -> Callable[[Answer], float]:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        function: Any = vars(import_module(module)).get(wanted)
+        function: Callable[[Answer], float] | None = vars(import_module(module)).get(wanted)
     except ModuleNotFoundError as missing:
         raise ValueError(f"{name!r}: no module {missing.name!r} in {Path.cwd()} or installed") from missing
     if not callable(function):
