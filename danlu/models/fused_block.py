@@ -13,7 +13,7 @@ from transformers.activations import SiLUActivation
 from danlu.models.blocks import blocks_of
 from danlu.models.fused import is_plain
 from danlu.models.kernels.gated_block import GatedBlock
-from danlu.models.kernels.lora_group import LoRAGroup, scale_of
+from danlu.models.kernels.linear_group import LinearGroup, plain_of, scale_of
 from danlu.models.kernels.segment_attention import Segments
 from danlu.models.quantized_linear import QuantizedLinear
 
@@ -66,7 +66,7 @@ def fuse_blocks(model: PreTrainedModel) -> int:
 
 
 def is_gated_block(block: nn.Module) -> bool:
-    """Whether a block has the parts of Llama's and no others, all frozen but for plain LoRA."""
+    """Whether a block has the parts of Llama's and no others, learning by plain LoRA or all of a product at once."""
     children = dict(block.named_children())
     if children.keys() != CHILDREN:
         return False
@@ -75,22 +75,24 @@ def is_gated_block(block: nn.Module) -> bool:
     if attention.keys() != set(ATTENTION) or mlp.keys() != {*MLP, "act_fn"}:
         return False
     layers = [*attention.values(), *(mlp[name] for name in MLP)]
+    together = [[attention[name] for name in ATTENTION[:3]], [mlp[name] for name in MLP[:2]]]
     scales = {scale_of(layer) for layer in layers if isinstance(layer, PeftLinear)}
     return (
         len(scales) < 2
         and isinstance(mlp["act_fn"], nn.SiLU | SiLUActivation)
-        and all(hasattr(norm, "variance_epsilon") and not norm.weight.requires_grad for norm in norms)
-        and all(is_frozen(layer) for layer in layers)
+        and all(hasattr(norm, "variance_epsilon") for norm in norms)
+        and all(is_fusable(layer) for layer in layers)
+        and all(len({plain_of(layer).weight.requires_grad for layer in group}) == 1 for group in together)
         and not getattr(children["self_attn"], "attention_dropout", 0.0)
     )
 
 
-def is_frozen(layer: nn.Module) -> bool:
-    """Whether nothing of a linear learns but the two matrices of a plain adapter."""
+def is_fusable(layer: nn.Module) -> bool:
+    """Whether a linear learns whole, or not at all but for the two matrices of a plain adapter."""
     if isinstance(layer, PeftLinear):
         return is_plain(layer) and not layer.get_base_layer().weight.requires_grad
     plain = type(layer) is nn.Linear or isinstance(layer, QuantizedLinear)
-    return plain and not any(parameter.requires_grad for parameter in layer.parameters())
+    return plain and len({parameter.requires_grad for parameter in layer.parameters()}) == 1
 
 
 def parts_of(block: nn.Module) -> GatedBlock:
@@ -103,10 +105,10 @@ def parts_of(block: nn.Module) -> GatedBlock:
         before_attention=before.weight,  # type: ignore[arg-type]
         before_mlp=after.weight,  # type: ignore[arg-type]
         eps=before.variance_epsilon,  # type: ignore[arg-type]
-        qkv=LoRAGroup([attention.q_proj, attention.k_proj, attention.v_proj]),
-        out=LoRAGroup([attention.o_proj]),
-        gate_up=LoRAGroup([mlp.gate_proj, mlp.up_proj]),
-        down=LoRAGroup([mlp.down_proj]),
+        qkv=LinearGroup([attention.q_proj, attention.k_proj, attention.v_proj]),
+        out=LinearGroup([attention.o_proj]),
+        gate_up=LinearGroup([mlp.gate_proj, mlp.up_proj]),
+        down=LinearGroup([mlp.down_proj]),
         heads=attention.q_proj.out_features // size,
         key_heads=attention.k_proj.out_features // size,
         head_size=size,
@@ -122,7 +124,7 @@ def window_of(attention: Any) -> int | None:
 
 
 def gives_the_same(block: nn.Module, fused: FusedForward, rotary: nn.Module, window: int) -> bool:
-    """Whether node and block agree on two short segments: what they give, and the gradient of what they read."""
+    """Whether node and block agree on two short segments: what they give, and all gradients."""
     group = fused.fused.qkv
     device, lengths = group.device, (TRIAL[0], TRIAL[1] + window)
     tokens = sum(lengths)
@@ -133,13 +135,20 @@ def gives_the_same(block: nn.Module, fused: FusedForward, rotary: nn.Module, win
         return True  # without data there is nothing to compare; a run on the device will
     d_y = torch.randn(1, tokens, group.inputs, generator=numbers).to(device, group.dtype)
     given = {"position_embeddings": rotary(x, positions), "segments": Segments(lengths, device)}
+    learnables = [each for each in fused.fused.learnables if each.requires_grad]
     results = []
     for forward in (fused.own, fused):
         leaf = x.clone().requires_grad_()
         y = forward(leaf, attention_mask=None, position_ids=positions, **given)
-        results.append((y, torch.autograd.grad(y, leaf, d_y)[0]))
+        results.append((y, *torch.autograd.grad(y, [leaf, *learnables], d_y)))
     bound = 1e-3 if group.dtype in (torch.float32, torch.float64) else 0.03
     if group.float8 is not None:
         bound = 0.1  # what is multiplied is rounded too, not only the weight
-    pairs = zip(*results, strict=True)
-    return all(bool((mine - own).float().norm() <= bound * own.float().norm()) for own, mine in pairs)
+    expected, found = results
+    bounds = [bound, bound, *(2 * bound for _ in found[2:])]  # weights' gradients sum over few tokens: they are rougher
+    return all(near(*each) for each in zip(found, expected, bounds, strict=True))
+
+
+def near(found: Tensor, expected: Tensor, bound: float) -> bool:
+    """Whether the difference is small beside the length of what is expected."""
+    return bool((found - expected).float().norm() <= bound * expected.float().norm())

@@ -141,9 +141,53 @@ def test_other_adapters_are_left_as_they_are(settings):
     assert fuse_blocks(adapted(dtype=torch.float32, **settings).inner) == 0
 
 
-def test_what_learns_itself_is_left_as_it_is():
-    policy = Policy(build_model(ModelConfig(path="builtin:tiny-llama")))
-    assert fuse_blocks(policy.inner) == 0
+def learning(architecture: str = "llama", *parts: str) -> Policy:
+    """A policy that learns those weights whose names hold one of `parts`; all of them by default."""
+    model = build_model(ModelConfig(path=f"builtin:tiny-{architecture}")).double()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not parts or any(part in name for part in parts))
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)  # a bias of zeros would hide a mistake
+    return Policy(model).train()
+
+
+@pytest.mark.parametrize("architecture", GATED)
+def test_weights_that_learn_get_the_gradients_that_the_block_gives(architecture):
+    policy = learning(architecture)
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner) == len(blocks_of(policy.inner)[1])
+    check_same(outcome(policy), expected)
+
+
+@pytest.mark.parametrize(
+    "parts", [("layernorm",), ("mlp",), ("o_proj", "input_layernorm"), ("layers.1",), ("q_proj", "k_proj", "v_proj")]
+)
+def test_some_of_a_block_may_learn(parts):
+    policy = learning("qwen2", *parts)
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner)
+    check_same(outcome(policy), expected)
+
+
+def test_a_product_of_which_half_learns_is_left_as_it_is():
+    assert fuse_blocks(learning("llama", "up_proj").inner) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_updates_reach_weights_that_learn(dtype):
+    policy = Policy(build_model(ModelConfig(path="builtin:tiny-llama"))).train()
+    other = Policy(build_model(ModelConfig(path="builtin:tiny-llama"))).train()
+    masters, plain = Masters(policy, dtype), Masters(other, dtype)
+    assert fuse_blocks(policy.inner)
+    for one in (masters, plain):
+        with torch.no_grad():
+            for parameter in one.parameters.values():
+                parameter.mul_(1.5)
+        one.publish()
+    for name, parameter in other.named_parameters():
+        assert torch.equal(policy.get_parameter(name), parameter), name
+    error = policy.logprobs(pack()) - other.logprobs(pack())
+    assert error.norm() < (0.05 if dtype == torch.bfloat16 else 1e-5) * other.logprobs(pack()).norm()
 
 
 def test_a_block_that_only_looks_like_it_is_found_out(caplog):

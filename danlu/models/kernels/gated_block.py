@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.models.kernels.gated import gated, gated_backward
-from danlu.models.kernels.lora_group import LoRAGroup
+from danlu.models.kernels.linear_group import LinearGroup
 from danlu.models.kernels.rms_norm import rms_norm, rms_norm_backward
 from danlu.models.kernels.rotary import rotate
 from danlu.models.kernels.segment_attention import Segments
@@ -21,13 +21,13 @@ from danlu.models.kernels.varlen_attention import attend, attend_backward
 class GatedBlock:
     """The parts of a block."""
 
-    before_attention: Tensor
-    before_mlp: Tensor
+    before_attention: nn.Parameter
+    before_mlp: nn.Parameter
     eps: float
-    qkv: LoRAGroup
-    out: LoRAGroup
-    gate_up: LoRAGroup
-    down: LoRAGroup
+    qkv: LinearGroup
+    out: LinearGroup
+    gate_up: LinearGroup
+    down: LinearGroup
     heads: int
     key_heads: int
     head_size: int
@@ -35,20 +35,23 @@ class GatedBlock:
     window: int | None
 
     @property
-    def groups(self) -> tuple[LoRAGroup, ...]:
+    def groups(self) -> tuple[LinearGroup, ...]:
         """All products, in the order in which they are made."""
         return self.qkv, self.out, self.gate_up, self.down
 
     @property
     def learnables(self) -> list[nn.Parameter]:
-        """What learns in it."""
-        return [matrix for group in self.groups for matrix in group.learnables]
+        """What learns in it, in the order in which `BlockNode` gives gradients."""
+        norms = [norm for norm in (self.before_attention, self.before_mlp) if norm.requires_grad]
+        return [*norms, *(each for group in self.groups for each in group.learnables)]
 
     @property
     def adapted(self) -> bool | None:
         """Whether its adapters are on; None where this node cannot run it now."""
-        states = {group.adapted for group in self.groups if group.learning}
-        return states.pop() if len(states) == 1 else None if states else False
+        states = {group.adapted for group in self.groups if group.adapters}
+        if len(states) > 1 or not all(group.in_place for group in self.groups):
+            return None
+        return states.pop() if states else False
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments, *, adapted: bool = True) -> Tensor:
         """x [T,H], cos and sin [T,D/2] -> [T,H]."""
@@ -99,7 +102,9 @@ class BlockNode(torch.autograd.Function):
         d_inner, d_low, of_down = block.down.backward(d_y, inner, adapted=adapted, whole=False)
         d_both = gated_backward(d_inner, both, d_low, block.down.a, block.down.scale if adapted else 0.0)
         d_thought, _, of_gate_up = block.gate_up.backward(d_both, thought, adapted=adapted)
-        d_middle = rms_norm_backward(d_thought, middle, block.before_mlp, inverse_2, d_y)
+        d_middle, of_norm_2 = rms_norm_backward(
+            d_thought, middle, block.before_mlp, inverse_2, d_y, learns=block.before_mlp.requires_grad
+        )
         d_seen, _, of_out = block.out.backward(d_middle, seen, adapted=adapted)
         d_qkv = torch.empty_like(qkv)
         attend_backward(
@@ -108,5 +113,8 @@ class BlockNode(torch.autograd.Function):
         )  # fmt: skip
         rotate(d_qkv, cos, sin, d_qkv, block.heads + block.key_heads, back=True)
         d_read, _, of_qkv = block.qkv.backward(d_qkv, read, adapted=adapted)
-        d_x = rms_norm_backward(d_read, x, block.before_attention, inverse, d_middle)
-        return d_x, None, None, None, None, None, *of_qkv, *of_out, *of_gate_up, *of_down
+        d_x, of_norm = rms_norm_backward(
+            d_read, x, block.before_attention, inverse, d_middle, learns=block.before_attention.requires_grad
+        )
+        of_norms = [one for one in (of_norm, of_norm_2) if one is not None]
+        return d_x, None, None, None, None, None, *of_norms, *of_qkv, *of_out, *of_gate_up, *of_down

@@ -15,6 +15,7 @@ SIZES = [(1, 16), (5, 48), (37, 1000)]
 @pytest.fixture(autouse=True)
 def launched(monkeypatch):
     """Without a GPU, Triton's interpreter (tests/conftest.py asks for it) runs what a GPU would."""
+    monkeypatch.setattr(rms_norm, "SHARES", 7)  # so that some programs have several rows
     for module in MODULES:
         monkeypatch.setattr(module, "runs_kernels", lambda x: True)
 
@@ -45,10 +46,13 @@ def test_rms_norm(rows, columns):
     torch.testing.assert_close(inverse, rms_norm.plain_rms_norm(x, weight, 1e-5, expected))
     torch.testing.assert_close(found, expected)
     assert untouched(found)
-    torch.testing.assert_close(
-        rms_norm.rms_norm_backward(d_y, x, weight, inverse, beside),
-        rms_norm.plain_rms_norm_backward(d_y, x, weight, inverse, beside),
-    )
+    for learns in (False, True):
+        mine, of_weight = rms_norm.rms_norm_backward(d_y, x, weight, inverse, beside, learns=learns)
+        theirs, expected = rms_norm.plain_rms_norm_backward(d_y, x, weight, inverse, beside, learns=learns)
+        torch.testing.assert_close(mine, theirs)
+        assert learns == (of_weight is not None)
+        if learns:
+            torch.testing.assert_close(of_weight, expected)
 
 
 @pytest.mark.parametrize("ranks", [0, 3, 16, 40])

@@ -1,7 +1,8 @@
-"""Several frozen linears of one input as one product, with the ranks of their LoRA folded into its inner dimension.
+"""Several linears of one input as one product. They learn themselves, or the ranks of their LoRA are folded into it.
 
 y = [x, s x A^T] [W | B]^T + b: W stacks the weights, A the first matrices, and B holds each second matrix in the
-columns of its first. The same matrix, not transposed, gives the gradients of x and of x A^T at once.
+columns of its first. The same matrix, not transposed, gives the gradients of x and of x A^T at once. Where W learns, its
+gradient is one product too.
 
 Shapes: T tokens, I inputs, O outputs of all, R ranks of all, P: R filled up to whole tiles. An input is given as
 [T, I + P]: whatever makes it writes the first I columns, `forward` the others.
@@ -34,7 +35,7 @@ class Part:
 
     @property
     def base(self) -> nn.Linear:
-        """The frozen linear."""
+        """The linear itself."""
         return plain_of(self.layer)
 
     @property
@@ -45,7 +46,7 @@ class Part:
         return self.layer.lora_A[name].weight, self.layer.lora_B[name].weight  # type: ignore[return-value]
 
 
-class LoRAGroup:
+class LinearGroup:
     """The layers' own weights become views of the group's, so that nothing is held twice and updates need no copy."""
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -58,8 +59,11 @@ class LoRAGroup:
             self.parts.append(Part(layer, slice(rows, self.outputs), slice(ranks, self.ranks)))
         self.inputs = self.parts[0].base.in_features
         self.width = self.inputs + -(-self.ranks // TILE) * TILE
-        self.learning = [part for part in self.parts if part.ranks.start < part.ranks.stop]
-        scales = {scale_of(part.layer) for part in self.learning}
+        self.adapters = [part for part in self.parts if part.ranks.start < part.ranks.stop]
+        states = {part.base.weight.requires_grad for part in self.parts}
+        assert len(states) == 1, "the linears of a group learn together, or not at all"
+        self.learns = states.pop()
+        scales = {scale_of(part.layer) for part in self.adapters}
         assert len(scales) <= 1, "one scale for all layers of a group"
         self.scale: float = scales.pop() if scales else 1.0
         self.quantized = any(isinstance(part.base, QuantizedLinear) for part in self.parts)
@@ -67,8 +71,10 @@ class LoRAGroup:
 
     @property
     def learnables(self) -> list[nn.Parameter]:
-        """A and B of each layer that has them."""
-        return [matrix for part in self.learning for matrix in part.matrices]
+        """The weights and biases of each layer, or A and B of each that has them."""
+        if not self.learns:
+            return [matrix for part in self.adapters for matrix in part.matrices]
+        return [each for part in self.parts for each in (part.base.weight, part.base.bias) if each is not None]
 
     def _lay_together(self) -> None:
         like = self.parts[0].base
@@ -86,10 +92,10 @@ class LoRAGroup:
         with torch.no_grad():
             for part, bias in zip(self.parts, biases, strict=True):
                 if self.bias is not None and bias is not None:
-                    self.bias[part.rows] = bias
+                    bias.data = self.bias[part.rows].copy_(bias)
                 if self._weight is not None:
                     part.base.weight.data = self._weight[part.rows, : self.inputs].copy_(part.base.weight)
-            for part in self.learning:
+            for part in self.adapters:
                 a, b = part.matrices
                 a.data = self.a[part.ranks].copy_(a)
                 b.data = self.b[part.rows, part.ranks].copy_(b)
@@ -146,18 +152,31 @@ class LoRAGroup:
         else:
             d_x = d_y @ self.weight
             d_in, d_low = d_x[:, : self.inputs], d_x[:, self.inputs :]
+        if self.learns:
+            return d_in, d_low, self._gradients(d_y, x)
         if not (self.ranks and adapted):
             return d_in, d_low, [None] * len(self.learnables)
         d_a = torch.addmm(self.a, d_low.T, x[:, : self.inputs], beta=0, alpha=self.scale)
         d_b = d_y.T @ x[:, self.inputs :]  # of all layers by all ranks: one pass over d_y, and a diagonal that is used
         if whole:
             d_in.addmm_(d_low, self.a, alpha=self.scale)
-        return d_in, d_low, [d for one in self.learning for d in (d_a[one.ranks], d_b[one.rows, one.ranks])]
+        return d_in, d_low, [d for one in self.adapters for d in (d_a[one.ranks], d_b[one.rows, one.ranks])]
+
+    def _gradients(self, d_y: Tensor, x: Tensor) -> list[Tensor | None]:
+        """Of the weights and biases: one product for all."""
+        weight = d_y.T @ x
+        bias = None if self.bias is None else d_y.sum(0)
+        found: list[Tensor | None] = []
+        for part in self.parts:
+            found.append(weight[part.rows])
+            if bias is not None and part.base.bias is not None:
+                found.append(bias[part.rows])
+        return found
 
     @cached_property
     def layers(self) -> list[LoraLayer]:
         """Those with an adapter."""
-        return [part.layer for part in self.learning if isinstance(part.layer, LoraLayer)]
+        return [part.layer for part in self.adapters if isinstance(part.layer, LoraLayer)]
 
     @property
     def adapted(self) -> bool | None:
@@ -170,12 +189,13 @@ class LoRAGroup:
     @property
     def in_place(self) -> bool:
         """Whether the layers' weights are still views of the group's."""
-        first = self.learning[0].matrices[0] if self.learning else None
-        return first is None or first.data_ptr() == self.a.data_ptr()
+        if self.adapters and self.adapters[0].matrices[0].data_ptr() != self.a.data_ptr():
+            return False
+        return self._weight is None or self.parts[0].base.weight.data_ptr() == self._weight.data_ptr()
 
 
 def plain_of(layer: nn.Module) -> nn.Linear:
-    """The frozen linear of a layer, with or without an adapter."""
+    """The linear of a layer, with or without an adapter."""
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
     assert isinstance(base, nn.Linear)
     return base
