@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from danlu.data.packing import Pack
 from danlu.engine.engine import Engine
@@ -45,11 +46,14 @@ def train_step(
     """
     losses = agreed(engine, lambda: sum_gradients(engine, training, objective, packs, stopped))
     total, count, metrics = engine.sum_losses(losses)
-    norm = apply_gradients(engine, training, count, packs)
+    norm, factor = norm_and_factor(engine, training, count)
+    if not training.leaves_bad_steps_out:
+        check_norm(norm, packs)
     with overflowing(UPDATE):
-        lr = training.update_weights()
+        lr = training.update_weights(factor)
+    check_norm(norm, packs)
     trained = sum(int((pack.targets >= 0).sum()) for pack in packs)
-    return Update(total / count, count, norm, lr, sum(pack.num_tokens for pack in packs), trained, metrics)
+    return Update(total / count, count, norm.item(), lr, sum(pack.num_tokens for pack in packs), trained, metrics)
 
 
 def sum_gradients(
@@ -84,15 +88,23 @@ def agreed(engine: Engine, work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-def apply_gradients(engine: Engine, training: Training, count: float, packs: list[Pack]) -> float:
-    """Turn summed gradients into the mean's, and clip them; returns their norm before clipping."""
+def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[Tensor, Tensor]:
+    """[] and []: the norm of the mean's gradient, and what summed gradients are multiplied by to be the mean's, clipped.
+
+    Neither is waited for. The factor is NaN where the norm is no number.
+    """
+    if engine.num_ranks > 1 or not training.leaves_bad_steps_out:
+        training.masters.widen()
     gradients = training.masters.gradients()
     engine.sum_gradients(gradients)
     scale = 1.0 / (count * training.progress.loss_scale)
-    norm = total_norm(gradients).item() * scale
-    if not math.isfinite(norm):
-        raise NonFinite(f"a gradient norm of {norm}", packs)
+    norm = total_norm(gradients) * scale
     limit = engine.config.max_grad_norm
-    clip = 1.0 if limit is None or norm <= limit else limit / norm
-    torch._foreach_mul_(gradients, scale * clip)  # one pass: all weights' gradients are more than a cache holds
-    return norm
+    clip = torch.ones_like(norm) if limit is None else (limit / norm).clamp(max=1.0)
+    return norm, torch.where(norm.isfinite(), clip * scale, torch.nan)
+
+
+def check_norm(norm: Tensor, packs: list[Pack]) -> None:
+    """Raise `NonFinite` where a gradient is no number."""
+    if not math.isfinite(norm.item()):
+        raise NonFinite(f"a gradient norm of {norm.item()}", packs)

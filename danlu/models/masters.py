@@ -16,8 +16,9 @@ activations that they are made from go"""
 class Masters:
     """The weights of a module that learn, by parameter name, in fp32.
 
-    In fp32 a master is the parameter itself. In less, it is a copy: each backward adds its gradients to the copies and
-    clears the parameters' own, and `publish` writes updated copies back into the parameters.
+    In fp32 a master is the parameter itself. In less, it is a copy: each backward gives its gradients to the copies and
+    clears the parameters' own, and `publish` writes updated copies back into the parameters. The first gradient of a step
+    stays as it came, which is exact and half as large; sums are fp32.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
@@ -37,6 +38,7 @@ class Masters:
 
     def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         master = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
+        master.grad_dtype = None  # type: ignore[attr-defined]  # any
         parameter.data = parameter.data.to(dtype)
         # the list, not self: a hook that held all parameters would keep them for ever, in a circle that gc cannot see
         number, places = len(self._pairs), self._places
@@ -45,9 +47,9 @@ class Masters:
         def add_gradient(parameter: Tensor) -> None:
             assert parameter.grad is not None
             if master.grad is None:
-                master.grad = places[number].copy_(parameter.grad) if places else parameter.grad.float()
+                master.grad = places[number].copy_(parameter.grad) if places else parameter.grad
             else:
-                master.grad += parameter.grad
+                master.grad = master.grad.float().add_(parameter.grad)
             parameter.grad = None
 
         parameter.register_post_accumulate_grad_hook(add_gradient)
@@ -95,10 +97,21 @@ class Masters:
         """fp32 values by parameter name."""
         return {name: master.detach() for name, master in self.parameters.items()}
 
+    @property
+    def copies(self) -> dict[nn.Parameter, nn.Parameter]:
+        """What the model computes with, by master, where they are two."""
+        return dict(self._pairs)
+
     def gradients(self) -> list[Tensor]:
         """The gradients that exist, in a fixed order; laid together, all at once, with zeros for those that do not."""
         found = [master.grad for master in self.parameters.values() if master.grad is not None]
         return found if self._together is None or not found else [self._together]
+
+    def widen(self) -> None:
+        """Make all gradients fp32, for those who want nothing else."""
+        for master, _ in self._pairs:
+            if master.grad is not None:
+                master.grad = master.grad.float()
 
     def clear(self) -> None:
         """Forget all gradients."""
@@ -112,4 +125,5 @@ class Masters:
 def total_norm(gradients: Iterable[Tensor]) -> Tensor:
     """The L2 norm of all gradients together, fp32."""
     every = list(gradients)
-    return torch.stack(torch._foreach_norm(every)).norm() if every else torch.zeros(())  # type: ignore[arg-type]
+    norms = torch._foreach_norm(every, 2, dtype=torch.float32) if every else ()
+    return torch.stack(norms).norm() if norms else torch.zeros(())  # type: ignore[arg-type]

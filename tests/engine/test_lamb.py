@@ -6,11 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
 from danlu.engine.engine import Engine
 from danlu.engine.optimizers.base import optimizers
-from danlu.engine.step import apply_gradients
+from danlu.engine.step import norm_and_factor
 from danlu.engine.training import Training
 
 LR, BETAS, EPS = 0.1, (0.9, 0.999), 1e-6
@@ -89,14 +88,13 @@ def test_gradients_are_divided_by_their_norm_over_the_limit_once(limit):
     engine = Engine(EngineConfig(device="cpu", precision="fp32", max_grad_norm=limit, optimizer=optimizer))
     references = {name: Reference(value.detach(), 0.01, True) for name, value in net.items()}
     training = Training(engine.config, {"policy": net}, torch.float32, 10, lambda name: 1.0)  # type: ignore[dict-item]
-    packs: list[Pack] = []
     for _ in range(4):
         gradients = {name: 3 * torch.randn_like(value) for name, value in net.items()}
         norm = torch.cat([gradient.flatten() for gradient in gradients.values()]).norm()
         for name, gradient in gradients.items():
             net[name].grad = gradient.clone()
             references[name].step(gradient / max(1.0, norm / limit))
-        apply_gradients(engine, training, 1.0, packs)
-        training.optimizer.step()
+        _, factor = norm_and_factor(engine, training, 1.0)
+        training.update_weights(factor)
     for name, reference in references.items():
         torch.testing.assert_close(net[name].detach().double(), reference.w, rtol=1e-4, atol=1e-5)

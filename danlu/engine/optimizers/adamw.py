@@ -4,7 +4,9 @@ from pydantic import PositiveFloat
 from torch.optim import AdamW as TorchAdamW
 from torch.optim import Optimizer as TorchOptimizer
 
+from danlu.engine.one_launch_adamw import OneLaunchAdamW
 from danlu.engine.optimizers.base import Beta, Groups, Optimizer
+from danlu.models.kernels.gpu import runs_kernels
 
 
 class AdamW(Optimizer):
@@ -16,4 +18,6 @@ class AdamW(Optimizer):
     """added to the root of the squares"""
 
     def build(self, groups: Groups) -> TorchOptimizer:
+        if all(runs_kernels(parameter) for group in groups for parameter in group["params"]):
+            return OneLaunchAdamW(groups, self.betas, self.eps)
         return TorchAdamW(groups, betas=self.betas, eps=self.eps, fused=True)

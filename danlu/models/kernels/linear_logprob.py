@@ -18,7 +18,7 @@ from danlu.models.kernels.row_softmax import row_softmax
 
 CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
 """fp32 logits held at a time: few enough for a processor's caches, enough rows for a GPU's products"""
-KEPT_BYTES = 128 << 20
+KEPT_BYTES = {"cpu": 128 << 20, "cuda": 4 << 30}
 """probabilities kept for the gradient of a weight that learns; those of more tokens are computed again"""
 
 
@@ -73,16 +73,18 @@ class LinearLogprob(torch.autograd.Function):
         smooth, learns = shape.softcap is None, ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         logp, normalizer, average = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
         expected = torch.empty_like(hidden) if smooth and ctx.needs_input_grad[0] else None
-        room = KEPT_BYTES // (len(weight) * weight.element_size()) if smooth and learns else 0
+        room = _of_device(KEPT_BYTES, weight) // (len(weight) * weight.element_size()) if smooth and learns else 0
         kept = weight.new_empty(min(room, len(hidden)), len(weight))
         for rows in _chunks(hidden, weight):
             wanted = expected is not None or rows.start < len(kept)
             logits = _logits(hidden[rows], weight, bias, shape)
-            probabilities = torch.empty_like(logits, dtype=weight.dtype) if wanted else None
+            whole = rows.stop <= len(kept)  # all of the chunk are kept: written where they stay
+            probabilities = kept[rows] if whole else torch.empty_like(logits, dtype=weight.dtype) if wanted else None
             logp[rows], normalizer[rows], average[rows] = row_softmax(logits, targets[rows], probabilities)
             if probabilities is None:
                 continue
-            kept[rows] = probabilities[: max(0, len(kept) - rows.start)]
+            if not whole:
+                kept[rows] = probabilities[: max(0, len(kept) - rows.start)]
             if expected is not None:
                 torch.mm(probabilities, weight, out=expected[rows])
         ctx.shape = shape
@@ -165,10 +167,14 @@ def _capped_backward(ctx, d_logp: Tensor, d_normalizer: Tensor, d_average: Tenso
     return d_hidden, _like(d_weight, weight), _like(d_bias, bias), None, None
 
 
+def _of_device(bytes_of: dict[str, int], x: Tensor) -> int:
+    return bytes_of["cpu" if x.device.type == "cpu" else "cuda"]
+
+
 def _like(grad: Tensor | None, of: Tensor | None) -> Tensor | None:
     return None if grad is None or of is None else grad.to(of.dtype)
 
 
 def _chunks(hidden: Tensor, weight: Tensor, start: int = 0) -> list[slice]:
-    size = max(1, CHUNK_BYTES.get(hidden.device.type, CHUNK_BYTES["cuda"]) // (4 * len(weight)))
+    size = max(1, _of_device(CHUNK_BYTES, hidden) // (4 * len(weight)))
     return [slice(a, min(a + size, len(hidden))) for a in range(start, len(hidden), size)]

@@ -53,7 +53,7 @@ def chunk(request, monkeypatch):
     """Borders of chunks anywhere, and room to keep the probabilities of none, some or all tokens."""
     at_once, kept = request.param
     monkeypatch.setitem(kernel.CHUNK_BYTES, "cpu", 4 * V * at_once)
-    monkeypatch.setattr(kernel, "KEPT_BYTES", 4 * V * kept)
+    monkeypatch.setitem(kernel.KEPT_BYTES, "cpu", 4 * V * kept)
 
 
 @pytest.mark.usefixtures("chunk")
@@ -146,7 +146,7 @@ class Largest(TorchDispatchMode):
 def test_the_logits_of_a_batch_never_exist(learns, shape, monkeypatch):
     tokens, vocabulary, at_once = 600, 500, 40
     monkeypatch.setitem(kernel.CHUNK_BYTES, "cpu", 4 * vocabulary * at_once)
-    monkeypatch.setattr(kernel, "KEPT_BYTES", 4 * vocabulary * at_once)
+    monkeypatch.setitem(kernel.KEPT_BYTES, "cpu", 4 * vocabulary * at_once)
     hidden, weight, _ = inputs(learns, bias=False, tokens=tokens, vocabulary=vocabulary)
     with Largest() as seen:
         logp, normalizer, average = linear_logprob(hidden, weight, None, chosen(tokens, vocabulary), shape)
