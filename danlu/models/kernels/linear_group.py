@@ -74,7 +74,7 @@ class LinearGroup:
         """The weights and biases of each layer, or A and B of each that has them."""
         if not self.learns:
             return [matrix for part in self.adapters for matrix in part.matrices]
-        return [each for part in self.parts for each in (part.base.weight, part.base.bias) if each is not None]
+        return [each for part in self.parts for each in part.base.parameters()]
 
     def _lay_together(self) -> None:
         like = self.parts[0].base
