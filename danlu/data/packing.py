@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
+STREAM = ("input_ids", "positions", "targets", "weights")
+"""what a pack has of each token"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,7 +41,8 @@ class Pack:
 
     input_ids[T] int64; positions[T] int64, from 0 in each segment; targets[T] int64, the *next* token inside the
     segment, or -100 where nothing is trained (always at a segment's last token); weights[T] float32, what each
-    target counts in the loss; cu_seqlens[S+1] int32, where segments begin and end.
+    target counts in the loss; cu_seqlens[S+1] int32, where segments begin and end. `host` is what a pack on a GPU was
+    made from: who needs to know how many tokens are trained asks there, and does not wait for the GPU.
     """
 
     input_ids: Tensor
@@ -48,6 +51,12 @@ class Pack:
     weights: Tensor
     cu_seqlens: Tensor
     segments: list[Segment]
+    host: "Pack | None" = None
+
+    @property
+    def on_host(self) -> "Pack":
+        """The same pack where looking at it costs nothing."""
+        return self.host or self
 
     @property
     def num_tokens(self) -> int:
@@ -67,11 +76,10 @@ class Pack:
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device; cu_seqlens stays on the CPU too, where shapes are decided."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=True)
-            for name in ("input_ids", "positions", "targets", "weights")
-        }
-        return Pack(**moved, cu_seqlens=self.cu_seqlens, segments=self.segments)
+        pinned = device.type == "cuda"  # else the copy would wait for what the GPU does
+        host = {name: getattr(self, name).pin_memory() if pinned else getattr(self, name) for name in STREAM}
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in host.items()}
+        return Pack(**moved, cu_seqlens=self.cu_seqlens, segments=self.segments, host=self.on_host)
 
     @classmethod
     def of(cls, rows: list[tuple[np.ndarray, np.ndarray]], segments: list[Segment] | None = None) -> "Pack":
@@ -139,8 +147,8 @@ def joined(pieces: Sequence[tuple[Pack, range, list[int]]]) -> Pack:
     """One pack of some rows, each a pack, which of its segments are the row's, and where its segments begin."""
     stream = {
         name: torch.cat([getattr(pack, name)[bounds[row.start] : bounds[row.stop]] for pack, row, bounds in pieces])
-        for name in ("input_ids", "positions", "targets", "weights")
+        for name in STREAM
     }
     ends = np.cumsum([0, *(bounds[n + 1] - bounds[n] for _, row, bounds in pieces for n in row)])
     segments = [pack.segments[n] for pack, row, _ in pieces for n in row]
-    return Pack(**stream, cu_seqlens=torch.from_numpy(ends.astype(np.int32)), segments=segments)
+    return Pack(**stream, cu_seqlens=torch.from_numpy(ends.astype(np.int32)), segments=segments, host=None)

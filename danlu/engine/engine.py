@@ -15,13 +15,13 @@ from danlu.core.devices import compute_dtype
 from danlu.core.errors import SetupError
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
+from danlu.engine.soon import Measured
 from danlu.models.adapters.base import Adapter
 from danlu.models.chunked_mlp import chunk_mlps
 from danlu.models.fused_block import fuse_blocks
 from danlu.models.load import ModelConfig, build_model, build_scorer
 from danlu.models.policy import Policy
 from danlu.models.scorer import Scorer
-from danlu.objectives.base import Loss
 
 log = logging.getLogger(__name__)
 
@@ -71,22 +71,18 @@ class Engine:
             for gradient in gradients:
                 torch.distributed.all_reduce(gradient)
 
-    def sum_losses(self, losses: Sequence[Loss]) -> tuple[float, float, dict[str, float]]:
-        """The summed loss, what it sums over, and every metric as its mean, over all packs and ranks."""
+    def sum_losses(self, losses: Sequence[Measured]) -> tuple[float, dict[str, float]]:
+        """The summed loss, and every metric as its mean, over all packs and ranks."""
         metrics: dict[str, list[float]] = {}
         for loss in losses:
             for name, (total, count) in loss.metrics.items():
                 sums = metrics.setdefault(name, [0.0, 0.0])
-                sums[0] += float(total)
+                sums[0] += total
                 sums[1] += count
         names = dict.fromkeys(chain(*self.gather(list(metrics))))  # a source may be in another rank's packs only
         metrics = {name: metrics.get(name, [0.0, 0.0]) for name in names}
-        sums = [
-            [float(sum(float(loss.total) for loss in losses)), sum(loss.count for loss in losses)],
-            *metrics.values(),
-        ]
-        (total, count), *means = self.sum_over_ranks(sums)
-        return total, count, {name: a / b for name, (a, b) in zip(metrics, means, strict=True) if b}
+        [total, _], *means = self.sum_over_ranks([[sum(loss.total for loss in losses), 0.0], *metrics.values()])
+        return total, {name: a / b for name, (a, b) in zip(metrics, means, strict=True) if b}
 
     def gather(self, value: T) -> list[T]:
         """What every rank has, in their order."""

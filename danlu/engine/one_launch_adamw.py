@@ -1,5 +1,6 @@
 """torch's AdamW on a GPU with everything around an update in the same launch: scaling, clipping, rounding."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -7,14 +8,15 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from danlu.engine.optimizers.base import Groups
+from danlu.engine.soon import Soon
 from danlu.models.kernels.adamw import AdamWUpdate, Rates, Slot
 
 
 class OneLaunchAdamW(AdamW):
     """Holds what torch's own holds, by the same names, so that a run goes on with either.
 
-    `copies` are the weights that a model computes with, by their masters. `factor` [] scales all gradients; NaN, and the
-    step changes nothing and is not counted.
+    `copies` are the weights that a model computes with, by their masters. `factor` [] scales all gradients; where it is
+    NaN, the step changes nothing and is not counted.
     """
 
     def __init__(self, groups: Groups, betas: tuple[float, float], eps: float) -> None:
@@ -28,15 +30,16 @@ class OneLaunchAdamW(AdamW):
         """One update of every parameter that has a gradient."""
         assert closure is None
         counted: list[Tensor] = []
+        factor = None if self.factor is None else Soon([self.factor])
         for number, group in enumerate(self.param_groups):
             rates = Rates(group["lr"], group["weight_decay"], group["betas"], group["eps"])
             learning = [parameter for parameter in group["params"] if parameter.grad is not None]
             for dtype in {parameter.grad.dtype for parameter in learning}:
                 slots = list(self._slots(parameter for parameter in learning if parameter.grad.dtype == dtype))
-                factor = slots[0].value.new_ones(()) if self.factor is None else self.factor
-                self._updates.setdefault((number, dtype), AdamWUpdate())(slots, rates, factor)
+                scale = slots[0].value.new_ones(()) if self.factor is None else self.factor
+                self._updates.setdefault((number, dtype), AdamWUpdate())(slots, rates, scale)
             counted += [self.state[parameter]["step"] for parameter in learning]
-        if counted and self.factor is not None and self.factor.isnan():  # by now the GPU has all it has to do
+        if counted and factor is not None and math.isnan(factor.read()[0]):
             torch._foreach_sub_(counted, 1)
 
     def _slots(self, parameters: Iterable[nn.Parameter]) -> Iterable[Slot]:

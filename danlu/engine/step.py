@@ -12,9 +12,10 @@ from danlu.data.packing import Pack
 from danlu.engine.engine import Engine
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow, overflowing
+from danlu.engine.soon import LossSoon, Soon
 from danlu.engine.training import Training
 from danlu.models.masters import total_norm
-from danlu.objectives.base import Loss, Objective
+from danlu.objectives.base import Objective
 
 T = TypeVar("T")
 
@@ -41,25 +42,28 @@ def train_step(
 ) -> Update:
     """Sum losses and gradients over the packs, divide once by the sum of counts, clip, update.
 
+    A GPU is told of everything before any of its numbers is read, so that it never waits for this process.
+
     Raises `NonFinite` before the optimiser sees anything that is no number, `Stopped` between packs, and `Overflow` on
     all ranks when one of them has not the memory.
     """
     losses = agreed(engine, lambda: sum_gradients(engine, training, objective, packs, stopped))
-    total, count, metrics = engine.sum_losses(losses)
+    [[count]] = engine.sum_over_ranks([[sum(loss.count for loss in losses)]])
     norm, factor = norm_and_factor(engine, training, count)
     if not training.leaves_bad_steps_out:
-        check_norm(norm, packs)
+        finite(norm, packs)
     with overflowing(UPDATE):
         lr = training.update_weights(factor)
-    check_norm(norm, packs)
+    grad_norm = finite(norm, packs)
+    total, metrics = engine.sum_losses([loss.read() for loss in losses])
     trained = sum(int((pack.targets >= 0).sum()) for pack in packs)
-    return Update(total / count, count, norm.item(), lr, sum(pack.num_tokens for pack in packs), trained, metrics)
+    return Update(total / count, count, grad_norm, lr, sum(pack.num_tokens for pack in packs), trained, metrics)
 
 
 def sum_gradients(
     engine: Engine, training: Training, objective: Objective, packs: list[Pack], stopped: Callable[[], bool]
-) -> list[Loss]:
-    """Add up the gradients of a step's packs; returns their losses, without graphs."""
+) -> list[LossSoon]:
+    """Add up the gradients of a step's packs; returns their losses."""
     training.masters.clear()
     losses = []
     for number, pack in enumerate(packs):
@@ -67,11 +71,12 @@ def sum_gradients(
             raise Stopped
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
-        if not math.isfinite(loss.total.item()):
-            raise NonFinite(f"a loss of {loss.total.item()}", packs, number)
+        losses.append(LossSoon(loss))
         with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
             engine.backward(loss.total * training.progress.loss_scale)
-        losses.append(Loss(loss.total.detach(), loss.count, loss.metrics))
+        total = losses[-1].read().total  # by now the GPU has the backward to do
+        if not math.isfinite(total):
+            raise NonFinite(f"a loss of {total}", packs, number)
     return losses
 
 
@@ -88,8 +93,8 @@ def agreed(engine: Engine, work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
-def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[Tensor, Tensor]:
-    """[] and []: the norm of the mean's gradient, and what summed gradients are multiplied by to be the mean's, clipped.
+def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[Soon, Tensor]:
+    """The norm of the mean's gradient, and what summed gradients are multiplied by to be the mean's, clipped, [].
 
     Neither is waited for. The factor is NaN where the norm is no number.
     """
@@ -101,10 +106,12 @@ def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[T
     norm = total_norm(gradients) * scale
     limit = engine.config.max_grad_norm
     clip = torch.ones_like(norm) if limit is None else (limit / norm).clamp(max=1.0)
-    return norm, torch.where(norm.isfinite(), clip * scale, torch.nan)
+    return Soon([norm]), torch.where(norm.isfinite(), clip * scale, torch.nan)
 
 
-def check_norm(norm: Tensor, packs: list[Pack]) -> None:
-    """Raise `NonFinite` where a gradient is no number."""
-    if not math.isfinite(norm.item()):
-        raise NonFinite(f"a gradient norm of {norm.item()}", packs)
+def finite(norm: Soon, packs: list[Pack]) -> float:
+    """The norm; raises `NonFinite` where it is no number."""
+    [found] = norm.read()
+    if not math.isfinite(found):
+        raise NonFinite(f"a gradient norm of {found}", packs)
+    return found

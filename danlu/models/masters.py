@@ -17,8 +17,8 @@ class Masters:
     """The weights of a module that learn, by parameter name, in fp32.
 
     In fp32 a master is the parameter itself. In less, it is a copy: each backward gives its gradients to the copies and
-    clears the parameters' own, and `publish` writes updated copies back into the parameters. The first gradient of a step
-    stays as it came, which is exact and half as large; sums are fp32.
+    clears the parameters' own, and `publish` writes updated copies back into the parameters. The first gradient of a
+    step stays as it came, which is exact and half as large; sums are fp32.
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:

@@ -84,7 +84,7 @@ class Policy(nn.Module):
     def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0) -> Likelihood:
         """Log-probabilities of the pack's targets; hidden states of untrained positions never meet the vocabulary."""
         hidden_TH = self.hidden(pack, embedding_noise=embedding_noise)
-        trained = (pack.targets != IGNORED).nonzero()[:, 0]
+        trained = (pack.on_host.targets != IGNORED).nonzero()[:, 0].to(hidden_TH.device, non_blocking=True)
         values = linear_logprob(
             hidden_TH[trained], self.head.weight, self.head.bias, pack.targets[trained], self.head.shape
         )

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor
 
@@ -27,13 +28,13 @@ class Pretrain(Objective):
         """Weighted negative log-likelihood of the targets, and the sum of their weights."""
         found = models["policy"].likelihood(pack, embedding_noise=self.embedding_noise)
         losses_T = self.token_losses(found)
-        weights_T = pack.weights
-        return Loss((losses_T * weights_T).sum(), float(weights_T.sum()), by_source(-found.logps, pack))
+        count = float(pack.on_host.weights.sum())
+        return Loss((losses_T * pack.weights).sum(), count, by_source(-found.logps, pack))
 
     def measure(self, models: Models, pack: Pack) -> Loss:
         """Plain negative log-likelihood, without smoothing, z-loss or noise."""
         logps_T = models["policy"].logprobs(pack)
-        return Loss(-(logps_T * pack.weights).sum(), float(pack.weights.sum()))
+        return Loss(-(logps_T * pack.weights).sum(), float(pack.on_host.weights.sum()))
 
     def token_losses(self, found: Likelihood) -> Tensor:
         """[T] loss of each token; zero where nothing is trained."""
@@ -44,10 +45,14 @@ class Pretrain(Objective):
 
 def by_source(losses_T: Tensor, pack: Pack) -> dict[str, tuple[Tensor | float, float]]:
     """Negative log-likelihood of each source's tokens, as sums and counts, when a pack holds several."""
-    sums: dict[str, tuple[Tensor | float, float]] = {}
-    losses = (losses_T.detach() * pack.weights).split(pack.lengths)
-    counts = pack.weights.split(pack.lengths)
-    for segment, loss, weight in zip(pack.segments, losses, counts, strict=True):
-        total, count = sums.get(f"loss/{segment.source}", (0.0, 0.0))
-        sums[f"loss/{segment.source}"] = (total + loss.sum(), count + float(weight.sum()))
-    return sums
+    counts: dict[str, float] = {}
+    for segment, weights in zip(pack.segments, pack.on_host.weights.split(pack.lengths), strict=True):
+        counts[segment.source] = counts.get(segment.source, 0.0) + float(weights.sum())
+    losses_T = losses_T.detach() * pack.weights
+    if len(counts) < 2:
+        return {f"loss/{source}": (losses_T.sum(), count) for source, count in counts.items()}
+    numbers = {source: number for number, source in enumerate(counts)}
+    of_segments = torch.tensor([numbers[segment.source] for segment in pack.segments])
+    of_tokens = of_segments.repeat_interleave(torch.tensor(pack.lengths)).to(losses_T.device, non_blocking=True)
+    totals = losses_T.new_zeros(len(counts)).index_add_(0, of_tokens, losses_T).unbind()
+    return {f"loss/{source}": (totals[number], counts[source]) for source, number in numbers.items()}

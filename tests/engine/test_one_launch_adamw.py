@@ -11,7 +11,7 @@ from danlu.engine.engine import Engine
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.one_launch_adamw import OneLaunchAdamW
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
-from danlu.engine.step import check_norm, norm_and_factor
+from danlu.engine.step import finite, norm_and_factor
 from danlu.engine.training import Training
 from danlu.models.kernels import adamw
 from danlu.models.kernels.adamw import AdamWUpdate, Rates, Slot, plain_adamw_update
@@ -147,7 +147,7 @@ def test_the_engines_step_is_the_same_and_a_bad_one_leaves_all_as_it_was(monkeyp
         for step in range(3):
             give(list(net.values()), step)
             norm, factor = norm_and_factor(engine, training, 7.0)
-            check_norm(norm, [])
+            finite(norm, [])
             training.update_weights(factor)
     for one, other in zip(runs[0][2].values(), runs[1][2].values(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
@@ -158,5 +158,5 @@ def test_the_engines_step_is_the_same_and_a_bad_one_leaves_all_as_it_was(monkeyp
     norm, factor = norm_and_factor(engine, training, 7.0)
     training.update_weights(factor)
     with pytest.raises(NonFinite):
-        check_norm(norm, list[Pack]())
+        finite(norm, list[Pack]())
     assert all(torch.equal(one, other) for one, other in zip(net.values(), before, strict=True))

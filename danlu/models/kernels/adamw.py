@@ -4,8 +4,8 @@
     p <- p - lr decay p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 
 as torch's own, but each number is read and written once: gradients come as they are, in bf16 or fp32, and p is rounded
-into the model's weight, whose rows may lie apart. Where the factor is NaN nothing is changed, so that nobody has to wait
-for a GPU to hear whether the gradients are numbers.
+into the model's weight, whose rows may lie apart. Where the factor is NaN nothing is changed, so that nobody has to
+wait for a GPU to hear whether the gradients are numbers.
 """
 
 from collections.abc import Sequence

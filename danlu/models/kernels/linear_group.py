@@ -1,8 +1,8 @@
 """Several linears of one input as one product. They learn themselves, or the ranks of their LoRA are folded into it.
 
 y = [x, s x A^T] [W | B]^T + b: W stacks the weights, A the first matrices, and B holds each second matrix in the
-columns of its first. The same matrix, not transposed, gives the gradients of x and of x A^T at once. Where W learns, its
-gradient is one product too.
+columns of its first. The same matrix, not transposed, gives the gradients of x and of x A^T at once. Where W learns,
+its gradient is one product too.
 
 Shapes: T tokens, I inputs, O outputs of all, R ranks of all, P: R filled up to whole tiles. An input is given as
 [T, I + P]: whatever makes it writes the first I columns, `forward` the others.
