@@ -13,7 +13,7 @@ from transformers.activations import SiLUActivation
 from danlu.models.blocks import blocks_of
 from danlu.models.fused import is_plain
 from danlu.models.kernels.gated_block import GatedBlock
-from danlu.models.kernels.linear_group import LinearGroup, plain_of, scale_of
+from danlu.models.kernels.linear_group import LinearGroup, plain_of, rounds_products, scale_of
 from danlu.models.kernels.segment_attention import Segments
 from danlu.models.quantized_linear import QuantizedLinear
 
@@ -83,6 +83,7 @@ def is_gated_block(block: nn.Module) -> bool:
         and all(hasattr(norm, "variance_epsilon") for norm in norms)
         and all(is_fusable(layer) for layer in layers)
         and all(len({plain_of(layer).weight.requires_grad for layer in group}) == 1 for group in together)
+        and all(len({rounds_products(layer) for layer in group}) == 1 for group in together)
         and not getattr(children["self_attn"], "attention_dropout", 0.0)
     )
 
@@ -91,7 +92,7 @@ def is_fusable(layer: nn.Module) -> bool:
     """Whether a linear learns whole, or not at all but for the two matrices of a plain adapter."""
     if isinstance(layer, PeftLinear):
         return is_plain(layer) and not layer.get_base_layer().weight.requires_grad
-    plain = type(layer) is nn.Linear or isinstance(layer, QuantizedLinear)
+    plain = type(layer) is nn.Linear or isinstance(layer, QuantizedLinear) or rounds_products(layer)
     return plain and len({parameter.requires_grad for parameter in layer.parameters()}) == 1
 
 

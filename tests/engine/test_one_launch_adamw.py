@@ -14,7 +14,7 @@ from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from danlu.engine.step import finite, norm_and_factor
 from danlu.engine.training import Training
 from danlu.models.kernels import adamw
-from danlu.models.kernels.adamw import AdamWUpdate, Rates, Slot, plain_adamw_update
+from danlu.models.kernels.adamw import AdamWUpdate, Slot, plain_adamw_update
 
 pytest.importorskip("triton")
 HAS_GPU = torch.cuda.is_available()
@@ -117,14 +117,14 @@ def test_a_run_goes_on_with_torchs_own_and_back(there):
 @pytest.mark.parametrize("factor", [0.25, float("nan")])
 def test_the_kernel_is_its_plain_twin(factor):
     def slots() -> list[Slot]:
-        made = [(random(*shape, seed=n) for n in range(4)) for shape in SHAPES]
-        return [
-            Slot(p, g, m, v.abs(), torch.zeros_like(p, dtype=ROUNDED), 3 + n) for n, (p, g, m, v) in enumerate(made)
-        ]
+        made = [[random(*shape, seed=n) for n in range(4)] for shape in SHAPES]
+        rates = [(3 + n, 0.1 / (1 + n), 0.01 * n) for n in range(len(SHAPES))]
+        tensors = [(p, g, m, v.abs(), p.to(ROUNDED, copy=True)) for p, g, m, v in made]
+        return [Slot(*each, *own) for each, own in zip(tensors, rates, strict=True)]
 
-    rates, mine, plain = Rates(0.1, 0.01, BETAS, EPS), slots(), slots()
-    AdamWUpdate()(mine, rates, torch.tensor(factor, device=DEVICE))
-    plain_adamw_update(plain, rates, torch.tensor(factor, device=DEVICE))
+    mine, plain = slots(), slots()
+    AdamWUpdate(BETAS, EPS)(mine, torch.tensor(factor, device=DEVICE))
+    plain_adamw_update(plain, BETAS, EPS, torch.tensor(factor, device=DEVICE))
     for one, other in zip(mine, plain, strict=True):
         for name in ("value", "mean", "square"):
             torch.testing.assert_close(getattr(one, name), getattr(other, name))

@@ -18,6 +18,7 @@ PRETENDED = torch.device("cuda", 99)
 """no machine has so many, so nothing that is remembered by device can meet a real one"""
 IS_CUDA: Any = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 DEVICE: Any = torch.Tensor.device.__get__  # type: ignore[attr-defined]
+NUMBER: Any = torch.Tensor.get_device
 aten = torch.ops.aten
 attend = torch.nn.functional.scaled_dot_product_attention
 
@@ -100,6 +101,8 @@ class AsIfOn(TorchFunctionMode):
             return args[0].is_meta or function(*args)
         if function == DEVICE:
             return PRETENDED if args[0].is_meta else function(*args)
+        if function == NUMBER and args[0].is_meta:
+            return 0  # whose random state torch keeps for a block that it will recompute
         return function(*(real(each) for each in args), **{key: real(each) for key, each in kwargs.items()})
 
 

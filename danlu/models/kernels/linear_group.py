@@ -17,10 +17,12 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from danlu.models.dense import dense_weight
-from danlu.models.kernels.float8_product import FLOAT8, Float8Weight, multiplies_float8
+from danlu.models.kernels.float8_product import FLOAT8, Float8Weight, RoundedWeight, multiplies_float8
 from danlu.models.quantized_linear import QuantizedLinear
 from danlu.models.quantizers.fp8 import FP8Linear
 
+ROUNDS_PRODUCTS = "rounds_products"
+"""set on a linear that learns and multiplies in 8-bit floats"""
 TILE = 64
 """columns: a product whose inner size is no multiple of this runs at half its speed"""
 
@@ -85,7 +87,9 @@ class LinearGroup:
         self.bias = None if all(bias is None for bias in biases) else torch.zeros(self.outputs, dtype=dtype).to(device)
         self.a = torch.zeros(self.width - self.inputs, self.inputs, dtype=dtype, device=device)
         self._weight = None if self.quantized else torch.zeros(self.outputs, self.width, dtype=dtype, device=device)
-        self.float8 = self._float8() if self.quantized else None
+        self.float8: Float8Weight | RoundedWeight | None = self._float8() if self.quantized else None
+        if self._weight is not None and all(rounds_products(part.layer) for part in self.parts):
+            self.float8 = RoundedWeight(self._weight) if multiplies_float8(device) else None
         self.b = torch.zeros(self.outputs, self.width - self.inputs, dtype=dtype, device=device)
         if self._weight is not None:
             self.b = self._weight[:, self.inputs :]
@@ -135,7 +139,9 @@ class LinearGroup:
         if self.float8 is None:
             added = self.bias if plus is None else plus if self.bias is None else plus + self.bias
             return x @ self.weight.T if added is None else torch.addmm(added, x, self.weight.T)
-        y = self.float8.forward(x[:, : self.inputs]).addmm_(low, self.b.T)
+        y = self.float8.forward(x[:, : self.inputs])
+        if self.ranks:
+            y.addmm_(low, self.b.T)
         for added in (self.bias, plus):
             y = y if added is None else y.add_(added)
         return y
@@ -199,6 +205,11 @@ def plain_of(layer: nn.Module) -> nn.Linear:
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
     assert isinstance(base, nn.Linear)
     return base
+
+
+def rounds_products(layer: nn.Module) -> bool:
+    """Whether a linear that learns multiplies in 8-bit floats."""
+    return bool(getattr(layer, ROUNDS_PRODUCTS, False))
 
 
 def rank_of(layer: nn.Module) -> int:

@@ -65,3 +65,12 @@ def test_kernels_are_passed_over_where_there_is_no_data():
         assert kernel[(1,)](meta(3)) is None
     with pytest.raises(Exception):  # noqa: B017 - whatever a machine without a GPU says
         kernel[(1,)](meta(3))
+
+
+def test_without_data_a_tensor_is_on_the_first_gpu():
+    """torch asks for the random state of each device that a recomputed block reads from."""
+    outline = torch.empty(2, device="meta")
+    with AsIfOn("cuda"):
+        assert outline.get_device() == 0
+        assert torch.empty(2).get_device() == -1
+    assert outline.get_device() == -1

@@ -25,6 +25,15 @@ def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> to
     return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
 
 
+VIEW = torch.Tensor.view
+KIND = torch.bfloat16 if HAS_GPU else torch.float32
+
+
+def scaled_product(a, b, scale_a, scale_b, **_: object) -> torch.Tensor:
+    """What a GPU's scaled product gives."""
+    return (a * scale_a) @ (b * scale_b)
+
+
 def padded(rows: int, columns: int) -> torch.Tensor:
     """A view whose rows lie farther apart than they are long."""
     return torch.full((rows, columns + 8), 7.0, device=DEVICE)[:, :columns]
@@ -113,3 +122,23 @@ def test_quantize_rows(rows, columns, by_column, monkeypatch):
     expected, plain_scales = float8_product.plain_quantize_rows(x, factors)
     torch.testing.assert_close(scales, plain_scales)
     torch.testing.assert_close(found.float(), expected.float(), atol=1e-3, rtol=0.07 if HAS_GPU else 1e-5)
+
+
+@pytest.mark.parametrize("widest", [float8_product.WIDEST, 16])
+def test_products_with_a_rounded_weight(widest, monkeypatch):
+    """Near the exact ones, both ways, and always of the weight as it is now; rows longer than a program holds too."""
+    monkeypatch.setattr(float8_product, "WIDEST", widest)
+    if not HAS_GPU:
+        monkeypatch.setattr(float8_product, "FLOAT8", torch.float32)
+        monkeypatch.setattr(float8_product.torch, "_scaled_mm", scaled_product)
+        monkeypatch.setattr(
+            torch.Tensor, "view", lambda x, *shape: x if shape[0] in (torch.uint8, torch.float32) else VIEW(x, *shape)
+        )
+    weight, x, d_y = random(48, 64), random(32, 64, seed=1).to(KIND), random(32, 48, seed=2).to(KIND)
+    weight = weight.to(KIND)
+    product = float8_product.RoundedWeight(weight)
+    for _ in range(2):
+        for found, expected in ((product.forward(x), x @ weight.T), (product.backward(d_y), d_y @ weight)):
+            assert found.shape == expected.shape
+            assert (found - expected).float().norm() < (0.05 if HAS_GPU else 1e-3) * expected.float().norm()
+        weight.mul_(-0.3)
