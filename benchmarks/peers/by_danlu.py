@@ -32,7 +32,8 @@ from danlu.engine.engine import Engine
 from danlu.engine.room import Room
 from danlu.engine.step import train_step
 from danlu.engine.training import Training
-from danlu.models.adapters.full import Full
+from danlu.models.adapters import adapters
+from danlu.models.adapters.base import Adapter
 from danlu.models.adapters.lora import Lora
 from danlu.models.blocks import blocks_of
 from danlu.models.policy import Policy
@@ -82,6 +83,13 @@ def checkpointing_of(given: Namespace) -> str | int:
     return int(asked) if asked.isdigit() else asked
 
 
+def adapter_of(given: Namespace) -> Adapter:
+    """What learns, and how: `danlu full_fp8` multiplies in 8-bit floats."""
+    if given.adapter == "lora":
+        return Lora(rank=16, alpha=32)
+    return TypeAdapter(Annotated[Adapter, adapters]).validate_python("full_fp8" if "full_fp8" in given.way else "full")
+
+
 def run(given: Namespace) -> None:
     """Train, and tell."""
     rows = rows_of(given)
@@ -91,7 +99,7 @@ def run(given: Namespace) -> None:
         quantize(model, quantizer_of(given.quantizer))
     config = EngineConfig(steps=100, precision="bf16", gradient_checkpointing=checkpointing_of(given))
     engine = Engine(config)
-    adapter = Full() if given.adapter == "full" else Lora(rank=16, alpha=32)
+    adapter = adapter_of(given)
     policy = Policy(adapter.apply(model).to(engine.device)).train()  # type: ignore[arg-type]
     training = Training(config, {"policy": policy}, engine.dtype, 100, lambda name: 1.0)
     engine.prepare(policy, 10**9 if engine.device.type == "cuda" else 0)  # on a processor nothing is timed

@@ -15,7 +15,7 @@ from danlu.core.devices import compute_dtype
 from danlu.core.errors import SetupError
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
-from danlu.engine.soon import Measured
+from danlu.engine.soon import LossNumbers
 from danlu.models.adapters.base import Adapter
 from danlu.models.chunked_mlp import chunk_mlps
 from danlu.models.fused_block import fuse_blocks
@@ -71,7 +71,7 @@ class Engine:
             for gradient in gradients:
                 torch.distributed.all_reduce(gradient)
 
-    def sum_losses(self, losses: Sequence[Measured]) -> tuple[float, dict[str, float]]:
+    def sum_losses(self, losses: Sequence[LossNumbers]) -> tuple[float, dict[str, float]]:
         """The summed loss, and every metric as its mean, over all packs and ranks."""
         metrics: dict[str, list[float]] = {}
         for loss in losses:

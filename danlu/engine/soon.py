@@ -29,7 +29,7 @@ class Soon:
 
 
 @dataclass(slots=True)
-class Measured:
+class LossNumbers:
     """A loss as numbers: see `Loss`."""
 
     total: float
@@ -46,8 +46,8 @@ class LossSoon:
         totals = [torch.as_tensor(total, device=loss.total.device) for total, _ in loss.metrics.values()]
         self._values = Soon([loss.total, *totals])
 
-    def read(self) -> Measured:
+    def read(self) -> LossNumbers:
         """Wait until they are there."""
         total, *totals = self._values.read()
         pairs = zip(self._counts.items(), totals, strict=True)
-        return Measured(total, self.count, {name: (total, count) for (name, count), total in pairs})
+        return LossNumbers(total, self.count, {name: (total, count) for (name, count), total in pairs})

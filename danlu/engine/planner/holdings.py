@@ -43,8 +43,11 @@ class Holdings:
         return replace(self, **kept, gathered=largest if apart else 0.0)
 
 
-def holdings(models: dict[str, Outline], masters: Masters, optimizer: Optimizer) -> Holdings:
-    """Count all memory once, however many weights lie in it; the masters have brought the models to their dtype."""
+def holdings(models: dict[str, Outline], masters: Masters, optimizer: Optimizer, beside: float = 0.0) -> Holdings:
+    """Count all memory once, however many weights lie in it; the masters have brought the models to their dtype.
+
+    `beside` are bytes of weights that no parameter holds.
+    """
     everything = [each for model in models.values() for each in (*model.parameters(), *model.buffers())]
     frozen, learning = {}, {}
     for each in everything:
@@ -52,7 +55,7 @@ def holdings(models: dict[str, Outline], masters: Masters, optimizer: Optimizer)
     own = {**frozen, **learning}
     fp32 = {place(each): each for each in masters.parameters.values() if place(each) not in own}
     return Holdings(
-        weights=stored_bytes(frozen.values()),
+        weights=stored_bytes(frozen.values()) + beside,
         learning=stored_bytes(each for key, each in learning.items() if key not in frozen),
         masters=stored_bytes(fp32.values()),
         gradients=num_bytes(masters.parameters.values()),

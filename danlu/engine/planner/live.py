@@ -33,7 +33,7 @@ class Live(TorchDispatchMode):
         super().__init__()
         self.now = self.peak = 0
         self._known = {tensor.untyped_storage()._cdata for tensor in known}
-        self._alive: dict[int, Any] = {}
+        self._alive: dict[int, tuple[Any, int]] = {}
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -64,7 +64,12 @@ class Live(TorchDispatchMode):
             self.now -= size
             del self._alive[key]
 
-        self._alive[key] = weakref.ref(storage, gone)
+        self._alive[key] = weakref.ref(storage, gone), size
+
+    def beyond(self, known: Iterable[Tensor]) -> int:
+        """What is held by tensors that were made here and share no memory with those that are known."""
+        own = {tensor.untyped_storage()._cdata for tensor in known}
+        return sum(size for key, (_, size) in self._alive.items() if key not in own)
 
 
 class AsIfOn(TorchFunctionMode):

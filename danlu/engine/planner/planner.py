@@ -83,16 +83,19 @@ class Planner:
 
     def _arrange(self) -> None:
         """Let the blocks run as they will on the device, as far as that can be known without one."""
+        self.beside = 0.0
+        """bytes that blocks hold beside their weights, such as a second order of the same numbers"""
         try:
-            with Live(), self.as_if:
+            with Live() as live, self.as_if:
                 arrange(self.engine, self.policy, self.device.kind)
+            self.beside = live.beyond((*self.policy.parameters(), *self.policy.buffers()))
         except (RuntimeError, AssertionError) as error:
             log.info("blocks are planned operation by operation: %s", str(error).partition("\n")[0])
 
     @cached_property
     def holdings(self) -> Holdings:
         """What one device alone would hold all the time."""
-        return holdings(self.models, self.masters, self.engine.optimizer)
+        return holdings(self.models, self.masters, self.engine.optimizer, self.beside)
 
     def dealt(self, parallel: Parallel, ranks: int, offload: Moved = "none") -> Holdings:
         """Each device's share among several."""

@@ -58,7 +58,7 @@ def eight_bit_optimizer(planner: Planner, plan: Plan) -> Iterator[Suggestion]:
     name = next((name for name in optimizers if name.replace("_", "").endswith("adamw8bit")), None)
     if name is None or not plan.holdings.optimizer:
         return
-    with_less = holdings(planner.models, planner.masters, part(name))
+    with_less = holdings(planner.models, planner.masters, part(name), planner.beside)
     share = with_less.optimizer / planner.holdings.optimizer
     held = replace(plan.holdings, optimizer=plan.holdings.optimizer * share)
     if share < 1:

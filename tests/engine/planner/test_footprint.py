@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from danlu.core.gpus import gpu_called
 from danlu.data.packing import Pack
+from danlu.engine.config import EngineConfig
 from danlu.engine.optimizers import base as optimizing
 from danlu.engine.optimizers.adamw import AdamW
 from danlu.engine.planner.footprint import footprint
 from danlu.engine.planner.holdings import holdings
 from danlu.engine.planner.live import AsIfOn
-from danlu.engine.planner.planner import OutlineBuilder
+from danlu.engine.planner.plan import Device
+from danlu.engine.planner.planner import OutlineBuilder, Planner
 from danlu.models.adapters.full import Full
 from danlu.models.adapters.lora import Lora
 from danlu.models.blocks import blocks_of
@@ -159,3 +162,17 @@ def gradients_of(masters):
 
 def num_bytes(tensors):
     return sum(each.numel() * each.element_size() for each in tensors)
+
+
+@pytest.mark.parametrize("quantizer", ["fp8", "int8", None])
+def test_what_blocks_hold_beside_their_weights_is_counted(quantizer):
+    """fp8 weights are held twice, once transposed, where the GPU multiplies them; nothing else is."""
+    chosen = {"quantizer": quantizer} if quantizer else {}
+    build = OutlineBuilder(ModelConfig(path="builtin:tiny-llama", **chosen), Lora(rank=4))
+    device = Device("h100", "cuda", 80e9, gpu_called("NVIDIA H100 80GB HBM3"))
+    engine = EngineConfig(steps=1, precision="bf16")
+    planner = Planner(build, SFT(), engine, torch.bfloat16, device, longest=96, most=96)
+    _, blocks = blocks_of(planner.policy.inner)
+    codes = sum(each.numel() for block in blocks for each in block.parameters() if each.element_size() == 1)
+    assert codes <= planner.beside < 1.1 * codes if quantizer == "fp8" else planner.beside == 0
+    assert planner.holdings.weights > planner.beside
