@@ -106,18 +106,13 @@ class Engine:
 
 def arrange(config: EngineConfig, policy: Policy, kind: str) -> bool:
     """Let blocks run as they do on a kind of device, which a plan must know too; returns whether one node runs each."""
-    chunk(config, policy)
-    whole = policy.packed and config.mlp_chunk is None
-    return kind == "cuda" and whole and fuse_blocks(policy.inner) > 0
-
-
-def chunk(config: EngineConfig, policy: Policy) -> None:
-    """Let MLPs take some tokens at a time, where the recipe says so."""
-    if config.mlp_chunk is not None:
-        width = policy.inner.config.get_text_config().hidden_size
-        tokens = width if config.mlp_chunk == "auto" else config.mlp_chunk
-        if not chunk_mlps(policy.inner, width, tokens):
-            log.warning("engine.mlp_chunk: no block of %s has an MLP of its own", type(policy.inner).__name__)
+    width = policy.inner.config.get_text_config().hidden_size
+    tokens = width if config.mlp_chunk == "auto" else config.mlp_chunk
+    if kind == "cuda" and policy.packed and fuse_blocks(policy.inner, tokens):
+        return True
+    if tokens is not None and not chunk_mlps(policy.inner, width, tokens):
+        log.warning("engine.mlp_chunk: no block of %s has an MLP of its own", type(policy.inner).__name__)
+    return False
 
 
 @dataclass(frozen=True)

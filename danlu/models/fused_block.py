@@ -13,7 +13,7 @@ from transformers.activations import SiLUActivation
 from danlu.models.blocks import blocks_of
 from danlu.models.fused import is_plain
 from danlu.models.kernels.gated_block import GatedBlock
-from danlu.models.kernels.linear_group import LinearGroup, plain_of, rounds_products, scale_of
+from danlu.models.kernels.linear_group import LinearGroup, plain_of, scale_of
 from danlu.models.kernels.segment_attention import Segments
 from danlu.models.quantized_linear import QuantizedLinear
 
@@ -47,15 +47,18 @@ class FusedForward:
         return self.fused(hidden_states[0], cos, sin, segments, adapted=adapted)[None]
 
 
-def fuse_blocks(model: PreTrainedModel) -> int:
-    """Let one node run each block of a model, if it gives what the block gives; returns how many."""
+def fuse_blocks(model: PreTrainedModel, mlp_tokens: int | None = None) -> int:
+    """Let one node run each block of a model, if it gives what the block gives; returns how many.
+
+    MLPs take so many tokens at a time, or all.
+    """
     _, blocks = blocks_of(model)
     rotary = getattr(model.base_model, "rotary_emb", None)
     window = getattr(model.config, "sliding_window", None) or 0
     if rotary is None or window > LONGEST_WINDOW or not all(is_gated_block(block) for block in blocks):
         log.info("%s: its blocks run operation by operation", type(model).__name__)
         return 0
-    fused = [FusedForward(block.forward, parts_of(block)) for block in blocks]
+    fused = [FusedForward(block.forward, parts_of(block, mlp_tokens)) for block in blocks]
     for block, forward in zip(blocks, fused, strict=True):
         if not gives_the_same(block, forward, rotary, window):
             log.warning("%s: one node for a whole block gives other numbers; not used", type(model).__name__)
@@ -83,7 +86,6 @@ def is_gated_block(block: nn.Module) -> bool:
         and all(hasattr(norm, "variance_epsilon") for norm in norms)
         and all(is_fusable(layer) for layer in layers)
         and all(len({plain_of(layer).weight.requires_grad for layer in group}) == 1 for group in together)
-        and all(len({rounds_products(layer) for layer in group}) == 1 for group in together)
         and not getattr(children["self_attn"], "attention_dropout", 0.0)
     )
 
@@ -92,11 +94,11 @@ def is_fusable(layer: nn.Module) -> bool:
     """Whether a linear learns whole, or not at all but for the two matrices of a plain adapter."""
     if isinstance(layer, PeftLinear):
         return is_plain(layer) and not layer.get_base_layer().weight.requires_grad
-    plain = type(layer) is nn.Linear or isinstance(layer, QuantizedLinear) or rounds_products(layer)
+    plain = type(layer) is nn.Linear or isinstance(layer, QuantizedLinear)
     return plain and len({parameter.requires_grad for parameter in layer.parameters()}) == 1
 
 
-def parts_of(block: nn.Module) -> GatedBlock:
+def parts_of(block: nn.Module, mlp_tokens: int | None) -> GatedBlock:
     """A block's weights laid together."""
     attention: Any = block.self_attn
     mlp: Any = block.mlp
@@ -115,6 +117,7 @@ def parts_of(block: nn.Module) -> GatedBlock:
         head_size=size,
         scale=attention.scaling,
         window=window_of(attention),
+        mlp_tokens=mlp_tokens,
     )
 
 

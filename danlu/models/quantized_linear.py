@@ -33,6 +33,10 @@ class QuantizedLinear(nn.Linear):
         """[O,I] in the compute dtype, rounded once."""
         raise NotImplementedError
 
+    def dense_into(self, out: Tensor) -> None:
+        """The same, into out [O,I], whose rows may lie apart."""
+        out.copy_(self.dense())
+
     def forward(self, input: Tensor) -> Tensor:
         """[...,I] -> [...,O]."""
         return DenseProduct.apply(input, self)  # type: ignore[no-any-return]

@@ -99,6 +99,17 @@ def test_without_its_adapter_it_is_the_plain_block():
         check_same(outcome(policy), expected)
 
 
+@pytest.mark.parametrize("recomputed", [0, None])
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_an_mlp_may_take_some_tokens_at_a_time(kind, recomputed):
+    """10 does not divide the pack's 56 tokens."""
+    policy = adapted() if kind == "lora" else learning("qwen2")
+    expected = outcome(policy)
+    assert fuse_blocks(policy.inner, mlp_tokens=10)
+    policy.recompute(recomputed)
+    check_same(outcome(policy), expected)
+
+
 def test_blocks_can_be_recomputed():
     policy = adapted()
     expected = outcome(policy)

@@ -6,23 +6,18 @@ from typing import Literal
 import torch
 from torch import nn
 from torchao.float8 import Float8LinearConfig, convert_to_float8_training
-from torchao.float8.float8_linear import Float8Linear
 from transformers import PreTrainedModel
 
 from danlu.core.errors import SetupError
 from danlu.models.adapters.full import Full
 from danlu.models.blocks import blocks_of
-from danlu.models.kernels.linear_group import ROUNDS_PRODUCTS
 
 MULTIPLE = 16
 """sizes that scaled products take"""
 
 
 class FullFP8(Full):
-    """Every weight learns; products of the blocks' linear layers are in fp8, both ways, weights stay as they are.
-
-    Blocks that one node runs scale each row, whatever `scaling` says, and sum the weights' gradients in bf16.
-    """
+    """Every weight learns; products of the blocks' linear layers are in fp8, both ways, weights stay as they are."""
 
     scaling: Literal["tensorwise", "rowwise"] = "tensorwise"
     """what shares a scale: a whole matrix, which is fastest, or each row, which is nearer to bf16"""
@@ -40,9 +35,6 @@ class FullFP8(Full):
         learning = super().apply(model)
         for block in blocks_of(model)[1]:
             convert_to_float8_training(block, module_filter_fn=fits, config=self.config())
-            for layer in block.modules():
-                if isinstance(layer, Float8Linear):
-                    setattr(layer, ROUNDS_PRODUCTS, True)
         return learning
 
     def config(self) -> Float8LinearConfig:

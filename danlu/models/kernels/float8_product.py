@@ -1,4 +1,4 @@
-"""Products with a weight in 8-bit floats, which GPUs multiply since Hopper: https://arxiv.org/abs/2209.05433
+"""Products with a frozen weight in 8-bit floats, which GPUs multiply since Hopper: https://arxiv.org/abs/2209.05433
 
 Each row of what is multiplied is scaled to the largest 8-bit float. The weight's own scales stand at its rows, so on
 the way back they go to the columns of the gradient, and the same bytes serve both ways; they are held twice, once
@@ -17,7 +17,7 @@ WIDEST = 32768
 
 
 class Float8Weight:
-    """A frozen one. weight [O,I] float8_e4m3fn and scale [O,1] fp32: W = weight * scale."""
+    """weight [O,I] float8_e4m3fn and scale [O,1] fp32: W = weight * scale."""
 
     def __init__(self, weight: Tensor, scale: Tensor) -> None:
         self.weight, self.scale = weight, scale
@@ -33,23 +33,6 @@ class Float8Weight:
         """d y [T,O] -> d y W [T,I]."""
         rows, scales = quantize_rows(d_y, self.scale)
         return torch._scaled_mm(rows, self.transposed.T, scales, self.ones, out_dtype=d_y.dtype, use_fast_accum=True)
-
-
-class RoundedWeight:
-    """One that learns: weight [O,I] in bf16, rounded anew for each product, since every update changes it."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [T,I] -> x W^T [T,O]."""
-        codes, scale = quantize_rows(self.weight)
-        rows, scales = quantize_rows(x)
-        return torch._scaled_mm(rows, codes.T, scales, scale.T, out_dtype=x.dtype, use_fast_accum=True)
-
-    def backward(self, d_y: Tensor) -> Tensor:
-        """d y [T,O] -> d y W [T,I]."""
-        return Float8Weight(*quantize_rows(self.weight)).backward(d_y)
 
 
 def multiplies_float8(device: torch.device) -> bool:

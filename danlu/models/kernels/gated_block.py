@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.models.kernels.gated import gated, gated_backward
+from danlu.models.kernels.gpu import wide
 from danlu.models.kernels.linear_group import LinearGroup
 from danlu.models.kernels.rms_norm import rms_norm, rms_norm_backward
 from danlu.models.kernels.rotary import rotate
@@ -33,6 +34,8 @@ class GatedBlock:
     head_size: int
     scale: float
     window: int | None
+    mlp_tokens: int | None = None
+    """how many go through the MLP at once, and are computed again on the way back; None for all, kept"""
 
     @property
     def groups(self) -> tuple[LinearGroup, ...]:
@@ -56,6 +59,51 @@ class GatedBlock:
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments, *, adapted: bool = True) -> Tensor:
         """x [T,H], cos and sin [T,D/2] -> [T,H]."""
         return BlockNode.apply(x, cos, sin, self, segments, adapted, *self.learnables)  # type: ignore[no-any-return]
+
+    def mlp(self, x: Tensor, *, adapted: bool) -> tuple[Tensor, list[Tensor]]:
+        """x [T,H] -> x + MLP(norm(x)) [T,H], and what the way back needs of it."""
+        T = len(x)
+        thought = self.gate_up.empty_input(T)
+        inverse = rms_norm(x, self.before_mlp, self.eps, thought[:, : self.gate_up.inputs])
+        both = self.gate_up.forward(thought, adapted=adapted)
+        inner = self.down.empty_input(T)
+        gated(both, inner[:, : self.down.inputs])
+        return self.down.forward(inner, plus=x, adapted=adapted), [thought, inverse, both, inner]
+
+    def mlp_backward(
+        self, d_y: Tensor, x: Tensor, kept: list[Tensor], *, adapted: bool
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """d x [T,H], and the gradients of the norm and of what learns in both products."""
+        thought, inverse, both, inner = kept
+        d_inner, d_low, of_down = self.down.backward(d_y, inner, adapted=adapted, whole=False)
+        d_both = gated_backward(d_inner, both, d_low, self.down.a, self.down.scale if adapted else 0.0)
+        d_thought, _, of_gate_up = self.gate_up.backward(d_both, thought, adapted=adapted)
+        learns = self.before_mlp.requires_grad
+        d_x, of_norm = rms_norm_backward(d_thought, x, self.before_mlp, inverse, d_y, learns=learns)
+        return d_x, [of_norm, *of_gate_up, *of_down]
+
+    def mlp_by_pieces(self, x: Tensor, *, adapted: bool) -> Tensor:
+        """`mlp`, so many tokens at a time, of which nothing is kept."""
+        y = torch.empty_like(x)
+        for rows in self.pieces(len(x)):
+            y[rows], _ = self.mlp(x[rows], adapted=adapted)
+        return y
+
+    def mlp_backward_by_pieces(self, d_y: Tensor, x: Tensor, *, adapted: bool) -> tuple[Tensor, list[Tensor | None]]:
+        """`mlp_backward` of pieces that are computed again; gradients of weights are summed in fp32."""
+        d_x, sums, found = torch.empty_like(x), dict[int, Tensor](), list[Tensor | None]()
+        for rows in self.pieces(len(x)):
+            _, kept = self.mlp(x[rows], adapted=adapted)
+            d_x[rows], found = self.mlp_backward(d_y[rows], x[rows], kept, adapted=adapted)
+            for number, one in enumerate(found):
+                if one is not None:
+                    sums[number] = sums[number].add_(one) if number in sums else wide(one)
+        return d_x, [sums[number].to(x.dtype) if number in sums else None for number in range(len(found))]
+
+    def pieces(self, num_tokens: int) -> list[slice]:
+        """The rows that go through the MLP together."""
+        assert self.mlp_tokens
+        return [slice(start, start + self.mlp_tokens) for start in range(0, num_tokens, self.mlp_tokens)]
 
     def heads_of(self, rows: Tensor) -> Tensor:
         """[T, n D or more] -> [T,n,D], a view."""
@@ -83,28 +131,25 @@ class BlockNode(torch.autograd.Function):
         seen = block.out.empty_input(T)
         kept = attend(block.split(qkv), block.heads_of(seen), segments, block.scale, block.window)
         middle = block.out.forward(seen, plus=x, adapted=adapted)
-        thought = block.gate_up.empty_input(T)
-        inverse_2 = rms_norm(middle, block.before_mlp, block.eps, thought[:, : block.gate_up.inputs])
-        both = block.gate_up.forward(thought, adapted=adapted)
-        inner = block.down.empty_input(T)
-        gated(both, inner[:, : block.down.inputs])
-        y = block.down.forward(inner, plus=middle, adapted=adapted)
-        ctx.save_for_backward(x, cos, sin, read, inverse, qkv, seen, middle, thought, inverse_2, both, inner, *kept)
-        ctx.block, ctx.segments, ctx.adapted = block, segments, adapted
+        if block.mlp_tokens and block.mlp_tokens < T:
+            y, thoughts = block.mlp_by_pieces(middle, adapted=adapted), []
+        else:
+            y, thoughts = block.mlp(middle, adapted=adapted)
+        ctx.save_for_backward(x, cos, sin, read, inverse, qkv, seen, middle, *thoughts, *kept)
+        ctx.block, ctx.segments, ctx.adapted, ctx.num_thoughts = block, segments, adapted, len(thoughts)
         return y
 
     @staticmethod
     def backward(ctx, d_y: Tensor):  # type: ignore[override]
         """d x, and the gradients of what learns."""
         block, adapted = ctx.block, ctx.adapted
-        x, cos, sin, read, inverse, qkv, seen, middle, thought, inverse_2, both, inner, *kept = ctx.saved_tensors
+        x, cos, sin, read, inverse, qkv, seen, middle, *others = ctx.saved_tensors
+        thoughts, kept = others[: ctx.num_thoughts], others[ctx.num_thoughts :]
         d_y = d_y.contiguous()
-        d_inner, d_low, of_down = block.down.backward(d_y, inner, adapted=adapted, whole=False)
-        d_both = gated_backward(d_inner, both, d_low, block.down.a, block.down.scale if adapted else 0.0)
-        d_thought, _, of_gate_up = block.gate_up.backward(d_both, thought, adapted=adapted)
-        d_middle, of_norm_2 = rms_norm_backward(
-            d_thought, middle, block.before_mlp, inverse_2, d_y, learns=block.before_mlp.requires_grad
-        )
+        if thoughts:
+            d_middle, [of_norm_2, *of_mlp] = block.mlp_backward(d_y, middle, thoughts, adapted=adapted)
+        else:
+            d_middle, [of_norm_2, *of_mlp] = block.mlp_backward_by_pieces(d_y, middle, adapted=adapted)
         d_seen, _, of_out = block.out.backward(d_middle, seen, adapted=adapted)
         d_qkv = torch.empty_like(qkv)
         attend_backward(
@@ -117,4 +162,4 @@ class BlockNode(torch.autograd.Function):
             d_read, x, block.before_attention, inverse, d_middle, learns=block.before_attention.requires_grad
         )
         of_norms = [one for one in (of_norm, of_norm_2) if one is not None]
-        return d_x, None, None, None, None, None, *of_norms, *of_qkv, *of_out, *of_gate_up, *of_down
+        return d_x, None, None, None, None, None, *of_norms, *of_qkv, *of_out, *of_mlp

@@ -16,13 +16,11 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from danlu.models.dense import dense_weight
-from danlu.models.kernels.float8_product import FLOAT8, Float8Weight, RoundedWeight, multiplies_float8
+from danlu.models.dense import dense_weight_into
+from danlu.models.kernels.float8_product import FLOAT8, Float8Weight, multiplies_float8
 from danlu.models.quantized_linear import QuantizedLinear
 from danlu.models.quantizers.fp8 import FP8Linear
 
-ROUNDS_PRODUCTS = "rounds_products"
-"""set on a linear that learns and multiplies in 8-bit floats"""
 TILE = 64
 """columns: a product whose inner size is no multiple of this runs at half its speed"""
 
@@ -87,9 +85,7 @@ class LinearGroup:
         self.bias = None if all(bias is None for bias in biases) else torch.zeros(self.outputs, dtype=dtype).to(device)
         self.a = torch.zeros(self.width - self.inputs, self.inputs, dtype=dtype, device=device)
         self._weight = None if self.quantized else torch.zeros(self.outputs, self.width, dtype=dtype, device=device)
-        self.float8: Float8Weight | RoundedWeight | None = self._float8() if self.quantized else None
-        if self._weight is not None and all(rounds_products(part.layer) for part in self.parts):
-            self.float8 = RoundedWeight(self._weight) if multiplies_float8(device) else None
+        self.float8 = self._float8() if self.quantized else None
         self.b = torch.zeros(self.outputs, self.width - self.inputs, dtype=dtype, device=device)
         if self._weight is not None:
             self.b = self._weight[:, self.inputs :]
@@ -113,9 +109,9 @@ class LinearGroup:
         """[W | B], [O, I + P]; of quantized layers, made dense for this one use."""
         if self._weight is not None:
             return self._weight
-        weight = torch.zeros(self.outputs, self.width, dtype=self.dtype, device=self.device)
+        weight = torch.empty(self.outputs, self.width, dtype=self.dtype, device=self.device)
         for part in self.parts:
-            weight[part.rows, : self.inputs] = dense_weight(part.base)
+            dense_weight_into(part.base, weight[part.rows, : self.inputs])
         weight[:, self.inputs :] = self.b
         return weight
 
@@ -205,11 +201,6 @@ def plain_of(layer: nn.Module) -> nn.Linear:
     base = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
     assert isinstance(base, nn.Linear)
     return base
-
-
-def rounds_products(layer: nn.Module) -> bool:
-    """Whether a linear that learns multiplies in 8-bit floats."""
-    return bool(getattr(layer, ROUNDS_PRODUCTS, False))
 
 
 def rank_of(layer: nn.Module) -> int:

@@ -1,7 +1,8 @@
 """cuDNN's attention over segments of any length, where the package nvidia-cudnn-frontend is installed.
 
 Queries, keys and values stay in the buffer of one product, and outputs and gradients are written where the next product
-reads them. A plan is made once for each number of segments and greatest length, both rounded up to a power of two.
+reads them. A plan takes a tenth of a second and more to make, and what it says are bounds: the numbers of segments, of
+tokens in the longest and of tokens in all are rounded up so far that a run's packs need a handful.
 Shapes: T tokens, H query heads, K key heads, D head size.
 """
 
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 Heads = Sequence[Tensor]
 SHORTEST = 128
 """tokens: shorter segments share a plan"""
+ROOM = 4096
+"""tokens: streams that take as many times so many share a plan"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,23 +130,23 @@ def has_plans(task: Task) -> bool:
 def task_of(
     q: Tensor, k: Tensor, out: Tensor, d_out: Tensor, segments: Segments, scale: float, window: int | None
 ) -> Task:
-    """What a plan for these is made for."""
+    """What a plan for these is made for: sizes that hold them, few enough that most packs find a plan that is there."""
     (tokens, heads, size), key_heads = q.shape, k.shape[1]
-    longest = max(SHORTEST, power_of_two(max(segments.lengths)))
+    longest = max(SHORTEST, 2 * power_of_four(-(-max(segments.lengths) // 2)))
     widths = q.stride(0), out.stride(0), d_out.stride(0)
-    count = power_of_two(len(segments.lengths))
-    return Task(count, longest, tokens, heads, key_heads, size, q.dtype, *widths, scale, window)
+    count, room = power_of_four(len(segments.lengths)), -(-tokens // ROOM) * ROOM
+    return Task(count, longest, room, heads, key_heads, size, q.dtype, *widths, scale, window)
 
 
-def power_of_two(number: int) -> int:
+def power_of_four(number: int) -> int:
     """The next one."""
-    return 1 << (number - 1).bit_length()
+    return 1 << ((number - 1).bit_length() + 1) // 2 * 2
 
 
 def places_of(segments: Segments) -> dict[str, Tensor]:
     """Lengths and beginnings of the segments, and of empty ones that fill their number up."""
     if segments.places is None:
-        lengths = torch.zeros(power_of_two(len(segments.lengths)), dtype=torch.int32)
+        lengths = torch.zeros(power_of_four(len(segments.lengths)), dtype=torch.int32)
         lengths[: len(segments.lengths)] = torch.tensor(segments.lengths, dtype=torch.int32)
         begins = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
         segments.places = {

@@ -26,7 +26,11 @@ class Int8Linear(QuantizedLinear):
 
     def dense(self) -> Tensor:
         dense = torch.empty_like(self.weight, dtype=self.compute_dtype)
-        return torch.mul(self.weight, self.scale, out=dense)  # no fp32 copy in between
+        self.dense_into(dense)
+        return dense
+
+    def dense_into(self, out: Tensor) -> None:
+        torch.mul(self.weight, self.scale, out=out)  # no fp32 copy in between
 
 
 def row_scale(weight: Tensor, largest: float) -> Tensor:

@@ -1,16 +1,20 @@
 """Four bits for each frozen weight, in NormalFloat4: https://arxiv.org/abs/2305.14314"""
 
+from functools import cache
+
 import torch
-from bitsandbytes.functional import create_dynamic_map
+from bitsandbytes.functional import create_dynamic_map, get_4bit_type
 from torch import Tensor, nn
 
+from danlu.models.kernels.nf4 import BLOCK, OUTER_BLOCK, fits_kernel, nf4_dense
 from danlu.models.quantized_linear import QuantizedLinear
 from danlu.models.quantizers.base import Quantizer
 
-BLOCK = 64
-"""weights that share a scale"""
-OUTER_BLOCK = 256
-"""scales that share a scale, when they are quantized too"""
+
+@cache
+def levels_on(device: torch.device) -> Tensor:
+    """fp32 [16]: the numbers that four bits stand for."""
+    return get_4bit_type("nf4", device=device)
 
 
 class NF4(Quantizer):
@@ -48,6 +52,12 @@ class NF4Linear(QuantizedLinear):
         mean = absmax.mean()
         codes, outer = torch.ops.bitsandbytes.quantize_blockwise(absmax - mean, code, OUTER_BLOCK)
         return {"weight": weight, "absmax": codes, "code": code, "outer": outer, "mean": mean}
+
+    def dense_into(self, out: Tensor) -> None:
+        if not fits_kernel(self.weight, out):
+            return super().dense_into(out)
+        known = (self.code, self.outer, self.mean) if self.double_quant else ()
+        nf4_dense(self.weight, self.absmax, out, levels_on(self.weight.device), known)
 
     def dense(self) -> Tensor:
         number = self.out_features * self.in_features

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from danlu.models.kernels import float8_product, gated, rms_norm, rotary, row_softmax
+from danlu.models.kernels import float8_product, gated, nf4, rms_norm, rotary, row_softmax
+from danlu.models.quantizers.base import quantizers
 
 pytest.importorskip("triton")
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
-MODULES = (rms_norm, gated, rotary, row_softmax, float8_product)
+MODULES = (rms_norm, gated, rotary, row_softmax, float8_product, nf4)
 SIZES = [(1, 16), (5, 48), (37, 1000)]
 
 
@@ -23,15 +24,6 @@ def launched(monkeypatch):
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
-
-
-VIEW = torch.Tensor.view
-KIND = torch.bfloat16 if HAS_GPU else torch.float32
-
-
-def scaled_product(a, b, scale_a, scale_b, **_: object) -> torch.Tensor:
-    """What a GPU's scaled product gives."""
-    return (a * scale_a) @ (b * scale_b)
 
 
 def padded(rows: int, columns: int) -> torch.Tensor:
@@ -110,9 +102,11 @@ def test_row_softmax(vocabulary, writes):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("widest", [float8_product.WIDEST, 16])
 @pytest.mark.parametrize("by_column", [True, False])
 @pytest.mark.parametrize(("rows", "columns"), [*SIZES, (2, 5000)])
-def test_quantize_rows(rows, columns, by_column, monkeypatch):
+def test_quantize_rows(rows, columns, by_column, widest, monkeypatch):
+    monkeypatch.setattr(float8_product, "WIDEST", widest)
     x = padded(rows, columns).copy_(random(rows, columns))
     x[0] = 0  # a row of zeros has a scale too
     factors = random(columns, 1, seed=1).abs() if by_column else None
@@ -124,21 +118,21 @@ def test_quantize_rows(rows, columns, by_column, monkeypatch):
     torch.testing.assert_close(found.float(), expected.float(), atol=1e-3, rtol=0.07 if HAS_GPU else 1e-5)
 
 
-@pytest.mark.parametrize("widest", [float8_product.WIDEST, 16])
-def test_products_with_a_rounded_weight(widest, monkeypatch):
-    """Near the exact ones, both ways, and always of the weight as it is now; rows longer than a program holds too."""
-    monkeypatch.setattr(float8_product, "WIDEST", widest)
-    if not HAS_GPU:
-        monkeypatch.setattr(float8_product, "FLOAT8", torch.float32)
-        monkeypatch.setattr(float8_product.torch, "_scaled_mm", scaled_product)
-        monkeypatch.setattr(
-            torch.Tensor, "view", lambda x, *shape: x if shape[0] in (torch.uint8, torch.float32) else VIEW(x, *shape)
-        )
-    weight, x, d_y = random(48, 64), random(32, 64, seed=1).to(KIND), random(32, 48, seed=2).to(KIND)
-    weight = weight.to(KIND)
-    product = float8_product.RoundedWeight(weight)
-    for _ in range(2):
-        for found, expected in ((product.forward(x), x @ weight.T), (product.backward(d_y), d_y @ weight)):
-            assert found.shape == expected.shape
-            assert (found - expected).float().norm() < (0.05 if HAS_GPU else 1e-3) * expected.float().norm()
-        weight.mul_(-0.3)
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize(("outputs", "inputs"), [(3, 64), (5, 192), (70, 320)])
+def test_nf4_weights_are_made_dense_in_place(outputs, inputs, double_quant):
+    linear = torch.nn.Linear(inputs, outputs, bias=False, device=DEVICE).requires_grad_(False)
+    layer = quantizers["nf4"](double_quant=double_quant).layer(linear)
+    found = padded(outputs, inputs)
+    layer.dense_into(found)
+    torch.testing.assert_close(found, layer.dense(), atol=0, rtol=1e-6)
+    assert untouched(found)
+
+
+def test_nf4_blocks_that_cross_rows_are_left_to_the_library():
+    linear = torch.nn.Linear(96, 64, bias=False, device=DEVICE).requires_grad_(False)
+    layer = quantizers["nf4"]().layer(linear)
+    found = padded(64, 96)
+    layer.dense_into(found)
+    assert torch.equal(found, layer.dense())
+    assert untouched(found)
