@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CHILDREN = {"input_layernorm", "post_attention_layernorm", "self_attn", "mlp"}
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+HEAD_NORMS = ("q_norm", "k_norm")
 MLP = ("gate_proj", "up_proj", "down_proj")
 """what Llama's whole family calls the parts of a block; whether they do the same is found out by a trial"""
 TRIAL = (19, 45)
@@ -75,9 +76,13 @@ def is_gated_block(block: nn.Module) -> bool:
         return False
     attention, mlp = (dict(children[name].named_children()) for name in ("self_attn", "mlp"))
     norms = [children["input_layernorm"], children["post_attention_layernorm"]]
-    if attention.keys() != set(ATTENTION) or mlp.keys() != {*MLP, "act_fn"}:
+    if attention.keys() - set(HEAD_NORMS) != set(ATTENTION) or mlp.keys() != {*MLP, "act_fn"}:
         return False
-    layers = [*attention.values(), *(mlp[name] for name in MLP)]
+    of_heads = [attention[name] for name in HEAD_NORMS if name in attention]
+    size = getattr(children["self_attn"], "head_dim", 0)
+    if size.bit_count() != 1 or (of_heads and not are_head_norms(of_heads, norms[0], size)):
+        return False  # kernels take a power of two
+    layers = [*(attention[name] for name in ATTENTION), *(mlp[name] for name in MLP)]
     together = [[attention[name] for name in ATTENTION[:3]], [mlp[name] for name in MLP[:2]]]
     scales = {scale_of(layer) for layer in layers if isinstance(layer, PeftLinear)}
     return (
@@ -87,6 +92,17 @@ def is_gated_block(block: nn.Module) -> bool:
         and all(is_fusable(layer) for layer in layers)
         and all(len({plain_of(layer).weight.requires_grad for layer in group}) == 1 for group in together)
         and not getattr(children["self_attn"], "attention_dropout", 0.0)
+    )
+
+
+def are_head_norms(norms: list[nn.Module], like: nn.Module, size: int) -> bool:
+    """Whether there are two, of whole heads, that learn together and are made as the block's own norm."""
+    weights = [norm.weight for norm in norms]
+    return (
+        len(norms) == len(HEAD_NORMS)
+        and all(type(norm) is type(like) and norm.weight.shape == (size,) for norm in norms)
+        and all(getattr(norm, "variance_epsilon", None) == getattr(like, "variance_epsilon", 0.0) for norm in norms)
+        and len({weight.requires_grad for weight in weights}) == 1
     )
 
 
@@ -117,6 +133,7 @@ def parts_of(block: nn.Module, mlp_tokens: int | None) -> GatedBlock:
         head_size=size,
         scale=attention.scaling,
         window=window_of(attention),
+        head_norms=(attention.q_norm.weight, attention.k_norm.weight) if hasattr(attention, "q_norm") else None,
         mlp_tokens=mlp_tokens,
     )
 

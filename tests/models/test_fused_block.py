@@ -15,7 +15,7 @@ from danlu.models.policy import Policy
 from danlu.models.quantizers.fp8 import FP8
 
 LENGTHS = (7, 19, 30)
-GATED = ["llama", "mistral", "qwen2", "internlm"]
+GATED = ["llama", "mistral", "qwen2", "qwen3", "internlm"]
 
 
 def pack(seed: int = 0) -> Pack:
@@ -140,7 +140,7 @@ def test_reading_and_writing_without_packs_is_left_to_the_block():
     assert torch.equal(policy.inner.generate(ids, max_new_tokens=5, do_sample=False), expected)
 
 
-@pytest.mark.parametrize("architecture", ["gemma", "qwen3", "gpt-neox", "bloom"])
+@pytest.mark.parametrize("architecture", ["gemma", "gpt-neox", "bloom"])
 def test_other_blocks_are_left_as_they_are(architecture):
     policy = adapted(architecture, dtype=torch.float32)
     assert fuse_blocks(policy.inner) == 0
@@ -159,6 +159,8 @@ def learning(architecture: str = "llama", *parts: str) -> Policy:
         parameter.requires_grad_(not parts or any(part in name for part in parts))
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, std=0.1)  # a bias of zeros would hide a mistake
+        if name.endswith("norm.weight"):
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.1)  # and so would weights of one
     return Policy(model).train()
 
 
@@ -171,10 +173,19 @@ def test_weights_that_learn_get_the_gradients_that_the_block_gives(architecture)
 
 
 @pytest.mark.parametrize(
-    "parts", [("layernorm",), ("mlp",), ("o_proj", "input_layernorm"), ("layers.1",), ("q_proj", "k_proj", "v_proj")]
+    ("architecture", "parts"),
+    [
+        ("qwen2", ("layernorm",)),
+        ("qwen2", ("mlp",)),
+        ("qwen2", ("o_proj", "input_layernorm")),
+        ("qwen2", ("layers.1",)),
+        ("qwen2", ("q_proj", "k_proj", "v_proj")),
+        ("qwen3", ("q_norm", "k_norm")),
+        ("qwen3", ("down_proj",)),
+    ],
 )
-def test_some_of_a_block_may_learn(parts):
-    policy = learning("qwen2", *parts)
+def test_some_of_a_block_may_learn(architecture, parts):
+    policy = learning(architecture, *parts)
     expected = outcome(policy)
     assert fuse_blocks(policy.inner)
     check_same(outcome(policy), expected)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from danlu.models.kernels.gated import gated, gated_backward
 from danlu.models.kernels.gpu import wide
+from danlu.models.kernels.head_norm import head_norm, head_norm_backward
 from danlu.models.kernels.linear_group import LinearGroup
 from danlu.models.kernels.rms_norm import rms_norm, rms_norm_backward
 from danlu.models.kernels.rotary import rotate
@@ -34,6 +35,8 @@ class GatedBlock:
     head_size: int
     scale: float
     window: int | None
+    head_norms: tuple[nn.Parameter, nn.Parameter] | None = None
+    """of queries and keys, [D] each"""
     mlp_tokens: int | None = None
     """how many go through the MLP at once, and are computed again on the way back; None for all, kept"""
 
@@ -45,8 +48,11 @@ class GatedBlock:
     @property
     def learnables(self) -> list[nn.Parameter]:
         """What learns in it, in the order in which `BlockNode` gives gradients."""
-        norms = [norm for norm in (self.before_attention, self.before_mlp) if norm.requires_grad]
-        return [*norms, *(each for group in self.groups for each in group.learnables)]
+        norms = (self.before_attention, self.before_mlp, *(self.head_norms or ()))
+        return [
+            *(norm for norm in norms if norm.requires_grad),
+            *(each for group in self.groups for each in group.learnables),
+        ]
 
     @property
     def adapted(self) -> bool | None:
@@ -59,6 +65,30 @@ class GatedBlock:
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor, segments: Segments, *, adapted: bool = True) -> Tensor:
         """x [T,H], cos and sin [T,D/2] -> [T,H]."""
         return BlockNode.apply(x, cos, sin, self, segments, adapted, *self.learnables)  # type: ignore[no-any-return]
+
+    def turned(self, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[T,(n+2k)D], queries and keys normed, if their heads are, and turned to their positions; 1 / rms of those.
+
+        In place, if nothing is normed: the way back of a norm needs what it was given.
+        """
+        if self.head_norms is None:
+            rotate(qkv, cos, sin, qkv, self.heads + self.key_heads)
+            return qkv, None
+        turned = torch.empty_like(qkv)
+        inverse = head_norm(qkv, *self.head_norms, self.eps, turned, (self.heads, self.key_heads))
+        rotate(turned, cos, sin, turned, self.heads + self.key_heads)
+        return turned, inverse
+
+    def turned_backward(
+        self, d_qkv: Tensor, qkv: Tensor | None, inverse: Tensor | None, cos: Tensor, sin: Tensor
+    ) -> list[Tensor | None]:
+        """The gradient of what `turned` gave becomes that of what it was given; returns those of the norms."""
+        rotate(d_qkv, cos, sin, d_qkv, self.heads + self.key_heads, back=True)
+        if self.head_norms is None or qkv is None or inverse is None:
+            return []
+        learns = self.head_norms[0].requires_grad
+        heads = self.heads, self.key_heads
+        return list(head_norm_backward(d_qkv, qkv, *self.head_norms, inverse, heads, learns=learns))
 
     def mlp(self, x: Tensor, *, adapted: bool) -> tuple[Tensor, list[Tensor]]:
         """x [T,H] -> x + MLP(norm(x)) [T,H], and what the way back needs of it."""
@@ -123,11 +153,12 @@ class BlockNode(torch.autograd.Function):
         ctx, x: Tensor, cos: Tensor, sin: Tensor, block: GatedBlock, segments: Segments, adapted: bool, *learnables
     ) -> Tensor:
         """[T,H]"""
-        T, turned = len(x), block.heads + block.key_heads
+        T = len(x)
         read = block.qkv.empty_input(T)
         inverse = rms_norm(x, block.before_attention, block.eps, read[:, : block.qkv.inputs])
-        qkv = block.qkv.forward(read, adapted=adapted)
-        rotate(qkv, cos, sin, qkv, turned)
+        given = block.qkv.forward(read, adapted=adapted)
+        qkv, inverses = block.turned(given, cos, sin)
+        normed = (given, inverses) if inverses is not None else (None, None)
         seen = block.out.empty_input(T)
         kept = attend(block.split(qkv), block.heads_of(seen), segments, block.scale, block.window)
         middle = block.out.forward(seen, plus=x, adapted=adapted)
@@ -135,7 +166,7 @@ class BlockNode(torch.autograd.Function):
             y, thoughts = block.mlp_by_pieces(middle, adapted=adapted), []
         else:
             y, thoughts = block.mlp(middle, adapted=adapted)
-        ctx.save_for_backward(x, cos, sin, read, inverse, qkv, seen, middle, *thoughts, *kept)
+        ctx.save_for_backward(x, cos, sin, read, inverse, *normed, qkv, seen, middle, *thoughts, *kept)
         ctx.block, ctx.segments, ctx.adapted, ctx.num_thoughts = block, segments, adapted, len(thoughts)
         return y
 
@@ -143,7 +174,7 @@ class BlockNode(torch.autograd.Function):
     def backward(ctx, d_y: Tensor):  # type: ignore[override]
         """d x, and the gradients of what learns."""
         block, adapted = ctx.block, ctx.adapted
-        x, cos, sin, read, inverse, qkv, seen, middle, *others = ctx.saved_tensors
+        x, cos, sin, read, inverse, given, inverses, qkv, seen, middle, *others = ctx.saved_tensors
         thoughts, kept = others[: ctx.num_thoughts], others[ctx.num_thoughts :]
         d_y = d_y.contiguous()
         if thoughts:
@@ -156,10 +187,10 @@ class BlockNode(torch.autograd.Function):
             block.heads_of(d_seen), block.split(qkv), block.heads_of(seen), kept, block.split(d_qkv), ctx.segments,
             block.scale, block.window,
         )  # fmt: skip
-        rotate(d_qkv, cos, sin, d_qkv, block.heads + block.key_heads, back=True)
+        of_heads = block.turned_backward(d_qkv, given, inverses, cos, sin)
         d_read, _, of_qkv = block.qkv.backward(d_qkv, read, adapted=adapted)
         d_x, of_norm = rms_norm_backward(
             d_read, x, block.before_attention, inverse, d_middle, learns=block.before_attention.requires_grad
         )
-        of_norms = [one for one in (of_norm, of_norm_2) if one is not None]
+        of_norms = [one for one in (of_norm, of_norm_2, *of_heads) if one is not None]
         return d_x, None, None, None, None, None, *of_norms, *of_qkv, *of_out, *of_mlp

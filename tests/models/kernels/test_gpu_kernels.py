@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from danlu.models.kernels import float8_product, gated, nf4, rms_norm, rotary, row_softmax
+from danlu.models.kernels import float8_product, gated, head_norm, nf4, rms_norm, rotary, row_softmax
 from danlu.models.quantizers.base import quantizers
 
 pytest.importorskip("triton")
 HAS_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if HAS_GPU else "cpu"
-MODULES = (rms_norm, gated, rotary, row_softmax, float8_product, nf4)
+MODULES = (rms_norm, gated, rotary, row_softmax, float8_product, nf4, head_norm)
 SIZES = [(1, 16), (5, 48), (37, 1000)]
 
 
@@ -17,6 +17,7 @@ SIZES = [(1, 16), (5, 48), (37, 1000)]
 def launched(monkeypatch):
     """Without a GPU, Triton's interpreter (tests/conftest.py asks for it) runs what a GPU would."""
     monkeypatch.setattr(rms_norm, "SHARES", 7)  # so that some programs have several rows
+    monkeypatch.setattr(head_norm, "SHARES", 1)
     for module in MODULES:
         monkeypatch.setattr(module, "runs_kernels", lambda x: True)
 
@@ -136,3 +137,27 @@ def test_nf4_blocks_that_cross_rows_are_left_to_the_library():
     layer.dense_into(found)
     assert torch.equal(found, layer.dense())
     assert untouched(found)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize(("tokens", "size"), [(1, 16), (37, 24)])
+def test_head_norm(tokens, size, learns):
+    """Three query heads, two key heads and two that stay."""
+    x, d, heads = random(tokens, 7 * size), random(tokens, 7 * size, seed=1), (3, 2)
+    weights = random(size, seed=2), random(size, seed=3)
+    found, expected = padded(tokens, 7 * size), padded(tokens, 7 * size)
+    inverse = head_norm.head_norm(x, *weights, 1e-5, found, heads)
+    torch.testing.assert_close(inverse, head_norm.plain_head_norm(x, *weights, 1e-5, expected, heads))
+    torch.testing.assert_close(found, expected)
+    assert untouched(found)
+    assert torch.equal(found[:, 5 * size :], x[:, 5 * size :])
+    mine, plain = padded(tokens, 7 * size).copy_(d), d.clone()
+    of_weights = head_norm.head_norm_backward(mine, x, *weights, inverse, heads, learns=learns)
+    of_plain = head_norm.plain_head_norm_backward(plain, x, *weights, inverse, heads, learns=learns)
+    torch.testing.assert_close(mine, plain)
+    assert untouched(mine)
+    assert torch.equal(mine[:, 5 * size :], d[:, 5 * size :])
+    for one, other in zip(of_weights, of_plain, strict=True):
+        assert (one is not None) == learns
+        if learns:
+            torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
