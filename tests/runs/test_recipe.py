@@ -35,7 +35,7 @@ def test_a_file_wins_over_a_shipped_name(tmp_path, monkeypatch):
     ("name", "words"),
     [
         ("sft_lore", "sft_lore: no such recipe file; did you mean 'sft_lora'?"),
-        ("zzz", "zzz: no such recipe file; shipped recipes: pretrain, "),
+        ("zzz", "zzz: no such recipe file; shipped recipes: dpo, "),
         ("nowhere/run.yaml", "nowhere/run.yaml: no such recipe file"),
         (".", ".: no such recipe file"),
     ],
