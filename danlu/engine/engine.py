@@ -106,7 +106,7 @@ class Engine:
 
 def arrange(config: EngineConfig, policy: Policy, kind: str) -> bool:
     """Let blocks run as they do on a kind of device, which a plan must know too; returns whether one node runs each."""
-    width = policy.inner.config.get_text_config().hidden_size
+    width = 0 if config.mlp_chunk is None else policy.inner.config.get_text_config().hidden_size
     tokens = width if config.mlp_chunk == "auto" else config.mlp_chunk
     if kind == "cuda" and policy.packed and fuse_blocks(policy.inner, tokens):
         return True

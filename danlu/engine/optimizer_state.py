@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 
 from danlu.core.errors import CheckpointError
 
+HOW = ("fused", "foreach", "capturable")
+"""options that say by which code an update is made: those of the optimiser at hand stay"""
 Names = Mapping[nn.Parameter, str]
 
 
@@ -41,7 +43,8 @@ def restore_optimizer(
         members = frozenset(names[parameter] for parameter in group["params"])
         if members not in by_members:
             raise CheckpointError(_other_groups(members, by_members))
-        group.update({key: decoder.decode(value) for key, value in by_members[members].items()})
+        saved_options = {key: value for key, value in by_members[members].items() if key not in HOW}
+        group.update({key: decoder.decode(value) for key, value in saved_options.items()})
     optimizer.state.clear()
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -12,7 +12,8 @@ class Soon:
     """Values of a few scalars, in float64."""
 
     def __init__(self, values: list[Tensor]) -> None:
-        stacked = torch.stack([value.detach().double() for value in values])
+        widest = torch.float32 if values[0].device.type == "mps" else torch.float64  # Apple's GPUs have no other
+        stacked = torch.stack([value.detach().to(widest) for value in values])
         self._done: torch.cuda.Event | None = None
         self._kept = stacked
         if stacked.is_cuda:

@@ -71,12 +71,15 @@ def sum_gradients(
             raise Stopped
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
-        losses.append(LossSoon(loss))
+            losses.append(LossSoon(loss))
         with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
             engine.backward(loss.total * training.progress.loss_scale)
         total = losses[-1].read().total  # by now the GPU has the backward to do
         if not math.isfinite(total):
             raise NonFinite(f"a loss of {total}", packs, number)
+    if engine.num_ranks > 1 or not training.leaves_bad_steps_out:
+        with overflowing(UPDATE):
+            training.masters.widen()
     return losses
 
 
@@ -98,8 +101,6 @@ def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[S
 
     Neither is waited for. The factor is NaN where the norm is no number.
     """
-    if engine.num_ranks > 1 or not training.leaves_bad_steps_out:
-        training.masters.widen()
     gradients = training.masters.gradients()
     engine.sum_gradients(gradients)
     scale = 1.0 / (count * training.progress.loss_scale)

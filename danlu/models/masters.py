@@ -37,9 +37,10 @@ class Masters:
             layer.to(dtype)  # what it is multiplied in; its codes stay
 
     def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
-        master = nn.Parameter(parameter.detach().to(torch.float32, copy=True))
+        in_order = torch.contiguous_format  # updates take numbers as they lie
+        master = nn.Parameter(parameter.detach().to(torch.float32, copy=True, memory_format=in_order))
         master.grad_dtype = None  # type: ignore[attr-defined]  # any
-        parameter.data = parameter.data.to(dtype)
+        parameter.data = parameter.data.to(dtype, memory_format=in_order)
         # the list, not self: a hook that held all parameters would keep them for ever, in a circle that gc cannot see
         number, places = len(self._pairs), self._places
         self._pairs.append((master, parameter))

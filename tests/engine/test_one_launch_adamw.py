@@ -96,10 +96,9 @@ def test_copies_are_rounded_where_their_rows_lie():
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_run_goes_on_with_torchs_own_and_back(there):
-    def build(parameters: list[nn.Parameter], *, ours: bool):
-        return (
-            OneLaunchAdamW(groups(parameters), BETAS, EPS) if ours else AdamW(groups(parameters), betas=BETAS, eps=EPS)
-        )
+    def build(parameters: list[nn.Parameter], *, ours: bool) -> AdamW:
+        made = groups(parameters)
+        return OneLaunchAdamW(made, BETAS, EPS) if ours else AdamW(made, betas=BETAS, eps=EPS, fused=True)
 
     first, alone = weights(), weights()
     before, expected = build(first, ours=there), AdamW(groups(alone), betas=BETAS, eps=EPS)
@@ -107,6 +106,9 @@ def test_a_run_goes_on_with_torchs_own_and_back(there):
     tensors, structure = optimizer_state(before, {each: str(n) for n, each in enumerate(first)})
     after = build(first, ours=not there)
     restore_optimizer(after, {each: str(n) for n, each in enumerate(first)}, tensors, structure)
+    assert all(group["fused"] is (True if there else None) for group in after.param_groups)
+    if not there:
+        assert all(state["step"].device.type == "cpu" for state in after.state.values())
     give(first, 1), after.step()
     for step in range(2):
         give(alone, step), expected.step()

@@ -132,6 +132,21 @@ def test_updates_reach_the_weights_that_were_laid_together():
         assert torch.equal(policy.get_parameter(name), parameter), name
 
 
+def test_in_fp32_what_the_optimiser_updates_lies_in_one_piece():
+    """There the weights are their own masters, and an update that walks through memory must meet nothing else."""
+    policy, other = adapted(dtype=torch.float32), adapted(dtype=torch.float32)
+    masters, plain = Masters(policy, torch.float32), Masters(other, torch.float32)
+    assert fuse_blocks(policy.inner)
+    assert all(parameter.is_contiguous() for parameter in masters.parameters.values())
+    for name, parameter in masters.parameters.items():
+        for one in (parameter, plain.parameters[name]):
+            one.data.view(-1).mul_(1.5)
+    found, expected = outcome(policy), outcome(other)
+    check_same(found, expected, 1e-4)
+    frozen = {name: value for name, value in other.named_parameters() if not value.requires_grad}
+    assert all(torch.equal(policy.get_parameter(name), value) for name, value in frozen.items())
+
+
 def test_reading_and_writing_without_packs_is_left_to_the_block():
     policy = adapted(dtype=torch.float32)
     ids = torch.tensor([[5, 17, 33, 80]])

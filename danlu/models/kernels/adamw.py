@@ -89,7 +89,7 @@ def addresses(slot: Slot) -> tuple[int, ...]:
 def sizes(slot: Slot) -> tuple[int, int, int]:
     """How many numbers, and a copy's columns and row stride."""
     number, copy = slot.value.numel(), slot.copy
-    assert slot.gradient.is_contiguous()
+    assert all(one.is_contiguous() for one in (slot.value, slot.gradient, slot.mean, slot.square))
     if copy is None or copy.ndim < 2:
         return number, 1, 1
     assert copy.ndim == 2 or copy.is_contiguous()

@@ -16,7 +16,7 @@ from danlu.models.kernels.linear_group import LinearGroup
 from danlu.models.kernels.rms_norm import rms_norm, rms_norm_backward
 from danlu.models.kernels.rotary import rotate
 from danlu.models.kernels.segment_attention import Segments
-from danlu.models.kernels.varlen_attention import attend, attend_backward
+from danlu.models.kernels.varlen_attention import attend, attend_backward, room_for_gradients
 
 
 @dataclass(slots=True, frozen=True)
@@ -182,7 +182,7 @@ class BlockNode(torch.autograd.Function):
         else:
             d_middle, [of_norm_2, *of_mlp] = block.mlp_backward_by_pieces(d_y, middle, adapted=adapted)
         d_seen, _, of_out = block.out.backward(d_middle, seen, adapted=adapted)
-        d_qkv = torch.empty_like(qkv)
+        d_qkv = room_for_gradients(qkv)
         attend_backward(
             block.heads_of(d_seen), block.split(qkv), block.heads_of(seen), kept, block.split(d_qkv), ctx.segments,
             block.scale, block.window,

@@ -86,6 +86,8 @@ class LinearGroup:
         self.a = torch.zeros(self.width - self.inputs, self.inputs, dtype=dtype, device=device)
         self._weight = None if self.quantized else torch.zeros(self.outputs, self.width, dtype=dtype, device=device)
         self.float8 = self._float8() if self.quantized else None
+        self.apart = dtype not in (torch.bfloat16, torch.float16)
+        """whether B is gathered before each use: what an optimiser updates itself must lie in one piece"""
         self.b = torch.zeros(self.outputs, self.width - self.inputs, dtype=dtype, device=device)
         if self._weight is not None:
             self.b = self._weight[:, self.inputs :]
@@ -98,7 +100,8 @@ class LinearGroup:
             for part in self.adapters:
                 a, b = part.matrices
                 a.data = self.a[part.ranks].copy_(a)
-                b.data = self.b[part.rows, part.ranks].copy_(b)
+                if not self.apart:
+                    b.data = self.b[part.rows, part.ranks].copy_(b)
 
     def empty_input(self, num_tokens: int) -> Tensor:
         """[T, I + P], to be filled."""
@@ -128,6 +131,9 @@ class LinearGroup:
     def forward(self, x: Tensor, *, plus: Tensor | None = None, adapted: bool = True) -> Tensor:
         """x [T, I + P] -> [T,O], added to `plus` [T,O] if given. Fills the last columns of x."""
         low = x[:, self.inputs :]
+        if adapted and self.apart:
+            for part in self.adapters:
+                self.b[part.rows, part.ranks] = part.matrices[1].detach()
         if adapted:
             torch.addmm(low, x[:, : self.inputs], self.a.T, beta=0, alpha=self.scale, out=low)
         else:

@@ -46,7 +46,8 @@ def linear_logprob(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: Shape = Shape()
 ) -> tuple[Tensor, Tensor, Tensor]:
     """hidden[N,H], weight[V,H], bias[V] or None, targets[N] -> logp[N], logsumexp[N], mean log-probability[N], fp32."""
-    return LinearLogprob.apply(hidden, weight, bias, targets, shape)  # type: ignore[no-any-return]
+    learns = torch.is_grad_enabled()
+    return LinearLogprob.apply(hidden, weight, bias, targets, shape, learns)  # type: ignore[no-any-return]
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: Shape) -> Tensor:
@@ -68,9 +69,12 @@ class LinearLogprob(torch.autograd.Function):
     """See the module's docstring for the gradients. Capped logits have others, and are computed again backwards."""
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: Shape):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: Shape, learns: bool
+    ):
         """Keeps `p W` of each token where hidden learns, and p of as many as fit where the weight does."""
-        smooth, learns = shape.softcap is None, ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        smooth = learns and shape.softcap is None  # within a node nobody can see whether there is a way back
+        learns = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
         logp, normalizer, average = (hidden.new_empty(len(hidden), dtype=torch.float32) for _ in range(3))
         expected = torch.empty_like(hidden) if smooth and ctx.needs_input_grad[0] else None
         room = _of_device(KEPT_BYTES, weight) // (len(weight) * weight.element_size()) if smooth and learns else 0
@@ -111,8 +115,8 @@ class LinearLogprob(torch.autograd.Function):
                 d_hidden += d_average[:, None] * weight.mean(0, dtype=torch.float32)
             d_hidden = d_hidden.to(hidden.dtype)
         if not (ctx.needs_input_grad[1] or ctx.needs_input_grad[2]):
-            return d_hidden, None, None, None, None
-        return d_hidden, *_of_weight_and_bias(ctx, of_p, d_logp, d_average), None, None
+            return d_hidden, None, None, None, None, None
+        return d_hidden, *_of_weight_and_bias(ctx, of_p, d_logp, d_average), None, None, None
 
 
 def _of_weight_and_bias(
@@ -125,7 +129,7 @@ def _of_weight_and_bias(
     total: Tensor | None = None
     for rows, probabilities in _probabilities(ctx):
         product = probabilities.T @ scaled[rows]
-        total = product if total is None else total.float().add_(product)
+        total = product.float() if total is None else total.add_(product)  # a GPU adds tokens to it one by one
     if total is None:
         return torch.zeros_like(weight), None if bias is None else torch.zeros_like(bias)
     total.index_add_(0, targets, (d_logp[:, None] * inputs).to(total.dtype))
@@ -164,7 +168,7 @@ def _capped_backward(ctx, d_logp: Tensor, d_normalizer: Tensor, d_average: Tenso
             d_hidden[rows] = d_raw @ weight
         if d_weight is not None:
             d_weight += d_raw.T @ hidden[rows]
-    return d_hidden, _like(d_weight, weight), _like(d_bias, bias), None, None
+    return d_hidden, _like(d_weight, weight), _like(d_bias, bias), None, None, None
 
 
 def _of_device(bytes_of: dict[str, int], x: Tensor) -> int:

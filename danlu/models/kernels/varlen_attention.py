@@ -9,7 +9,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from danlu.models.kernels.ragged_attention import ragged_attention, ragged_attention_backward, ragged_works
+from danlu.models.kernels.ragged_attention import (
+    ROOM,
+    ragged_attention,
+    ragged_attention_backward,
+    ragged_works,
+)
 from danlu.models.kernels.segment_attention import Segments, plain_segment_attention
 
 Heads = Sequence[Tensor]
@@ -66,6 +71,11 @@ def attend_backward(
         d.copy_(made)
 
 
+def room_for_gradients(x: Tensor) -> Tensor:
+    """Like x [T,...], in memory of as many more rows as a kernel is told that there may be."""
+    return x.new_empty(-(-len(x) // ROOM) * ROOM if runs_flash(x) else len(x), *x.shape[1:])[: len(x)]
+
+
 def runs_flash(x: Tensor) -> bool:
     """Whether a GPU's kernel knows this kind of numbers."""
     return x.is_cuda and x.dtype in (torch.bfloat16, torch.float16)
@@ -94,6 +104,6 @@ class VarlenAttention(torch.autograd.Function):
     def backward(ctx, d_out: Tensor):  # type: ignore[override]
         """Gradients of q, k and v."""
         q, k, v, out, *kept = ctx.saved_tensors
-        d_heads = [torch.empty_like(x) for x in (q, k, v)]
+        d_heads = [room_for_gradients(x) for x in (q, k, v)]
         attend_backward(d_out.contiguous(), (q, k, v), out, kept, d_heads, *ctx.how)
         return *d_heads, None, None, None

@@ -153,3 +153,27 @@ def test_the_logits_of_a_batch_never_exist(learns, shape, monkeypatch):
         (logp + normalizer + average).sum().backward()
     assert seen.numel == vocabulary * at_once
     assert vocabulary * at_once * 10 < tokens * vocabulary
+
+
+def test_the_gradient_of_a_frequent_token_is_summed_in_fp32(monkeypatch):
+    """A GPU adds the tokens of a target one by one, and a bf16 sum stands still after 256 of them."""
+    add, sums = Tensor.index_add_, []
+
+    def one_by_one(total: Tensor, *args, **kwargs) -> Tensor:
+        sums.append(total.dtype)
+        return add(total, *args, **kwargs)
+
+    monkeypatch.setattr(Tensor, "index_add_", one_by_one)
+    hidden, weight = draw(600, H, dtype=torch.bfloat16), draw(V, H, seed=1, dtype=torch.bfloat16).requires_grad_()
+    linear_logprob(hidden, weight, None, torch.zeros(600, dtype=torch.long))[0].sum().backward()
+    assert sums == [torch.float32]
+
+
+def test_without_a_way_back_no_probabilities_are_kept(monkeypatch):
+    monkeypatch.setitem(kernel.CHUNK_BYTES, "cpu", 4 * V)
+    hidden, weight, _ = inputs("hw", bias=False)
+    with torch.no_grad(), Largest() as alone:
+        linear_logprob(hidden, weight, None, chosen())
+    with Largest() as learning:
+        linear_logprob(hidden, weight, None, chosen())
+    assert alone.numel < N * V <= learning.numel
