@@ -1,12 +1,12 @@
 """Answers that are compared or judged: a sample as the chats that are encoded, and what the data says of them."""
 
-from danlu.samples import Conversation, Document, PreferencePair, Rating
+from danlu.samples import Conversation, Document, PreferencePair, Prompt, Rating, Sample
 
 COMPARED = (PreferencePair, Rating)
 """samples whose rows keep what was said of them"""
 
 
-def answers_of(sample: Conversation | Document | PreferencePair | Rating) -> list[Conversation | Document]:
+def answers_of(sample: Sample) -> list[Conversation | Document | Prompt]:
     """The chats of a sample: one, or the prompt with each of its replies, the best first."""
     if isinstance(sample, PreferencePair):
         replies = [sample.chosen, sample.rejected, *sample.worse]
@@ -14,7 +14,7 @@ def answers_of(sample: Conversation | Document | PreferencePair | Rating) -> lis
     return [Conversation(sample.messages, sample.facts) if isinstance(sample, Rating) else sample]
 
 
-def judgement_of(sample: Conversation | Document | PreferencePair | Rating) -> float:
+def judgement_of(sample: Sample) -> float:
     """1 for a good answer and 0 for a bad one; of a pair, its margin."""
     if isinstance(sample, Rating):
         return float(sample.good)

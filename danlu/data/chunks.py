@@ -8,14 +8,13 @@ from transformers import PreTrainedTokenizerFast
 
 from danlu.core.errors import DataError
 from danlu.data.answers import COMPARED, answers_of, judgement_of
-from danlu.data.formats import formats
 from danlu.data.formats.base import Format
 from danlu.data.length import TooLong, alike, fit, num_trained
 from danlu.data.order import spread
 from danlu.data.reading import samples_of
 from danlu.data.report import SourceReport
 from danlu.data.sources import Place, Source
-from danlu.samples import Conversation, Document, PreferencePair, Rating
+from danlu.samples import PreferencePair, Prompt, Sample
 from danlu.tokens.encode import Encoded, Encoder
 from danlu.tokens.templates.base import Template
 
@@ -39,10 +38,6 @@ class Chunk:
     num_cuts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     cuts: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     judged: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-
-
-Written = Conversation | Document | PreferencePair | Rating
-"""samples that have ids; a prompt has them only when it is answered"""
 
 
 @dataclass(slots=True)
@@ -90,6 +85,8 @@ class Work:
         kept: list[Kept] = []
         for (place, sample), some in zip(read, answers, strict=True):
             group = [next(encoded) for _ in some]
+            if isinstance(sample, Prompt) and sample.later:
+                group[0].note = "only the first question is asked"
             if isinstance(sample, PreferencePair):
                 pieces = self.keep_all(place, group, report)
                 kept += [Kept(place, pieces, judgement_of(sample))] if pieces else []
@@ -97,14 +94,9 @@ class Work:
                 kept += [Kept(place, [one], judgement_of(sample)) for one in self.keep(place, group[0], report)]
         return self.join(kept, report)
 
-    def read(self, place: Place, row: Any, report: SourceReport) -> list[Written]:
+    def read(self, place: Place, row: Any, report: SourceReport) -> list[Sample]:
         """A row's samples; none where it is dropped, which is counted."""
-        samples = samples_of(self.source, self.format, place, row, report)
-        written = [sample for sample in samples if isinstance(sample, Written)]
-        if len(written) < len(samples):
-            name, gives = formats.name_of(self.format), self.format.gives.__name__
-            raise DataError(f"{self.source.where(place)}: format {name} gives {gives}, which has no ids yet")
-        return written
+        return samples_of(self.source, self.format, place, row, report)
 
     def keep(self, place: Place, row: Encoded, report: SourceReport) -> list[Encoded]:
         """The pieces of a row that are worth training on; what is lost is counted."""
@@ -114,13 +106,14 @@ class Work:
             return []
         if row.note:
             report.change(row.note, where)
-        if not row.trained[1:].any():
+        waits = self.format.gives is Prompt
+        if not (waits or row.trained[1:].any()):
             report.drop("nothing in it is trained", where)
             return []
         if not self.is_long(place, row):
             return [row]
         # a piece's first id is nobody's target
-        pieces = [piece for piece in self.fitted(place, row) if piece.trained[1:].any()]
+        pieces = [piece for piece in self.fitted(place, row) if waits or piece.trained[1:].any()]
         self.count_lost(where, [row], pieces, report)
         return pieces
 
@@ -185,6 +178,15 @@ class Work:
             chunk.cuts = np.concatenate(cuts or [np.zeros(0)]).astype(np.int32)
             chunk.judged = np.array([one.judgement for one in kept], np.float32)
         return chunk
+
+
+def check_prompts(source: Source, too_long: TooLong) -> None:
+    """A prompt's last words ask for the answer, so they have to stay."""
+    if too_long in ("truncate_right", "split", "sample"):
+        raise DataError(
+            f"{source.path}: data.too_long: {too_long} cuts off the end of a prompt, or the answer that its row has; "
+            "say drop, truncate_left or error"
+        )
 
 
 def hashes_of(ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:

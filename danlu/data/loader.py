@@ -35,6 +35,10 @@ class Step:
     cursor: dict[str, Any]
     facts: dict[str, float] = field(default_factory=dict)
     """each source's share of the tokens so far and its epochs, where there are several"""
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """what was written for this step, for people to read"""
+    seconds: float = 0.0
+    """what it took to make ready"""
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from danlu.core.files import folder_at_once, sweep
 from danlu.core.lock import Lock
 from danlu.data.answers import COMPARED
 from danlu.data.cache import TokenSet, write_tokens
-from danlu.data.chunks import Work
+from danlu.data.chunks import Work, check_prompts
 from danlu.data.config import DataConfig
 from danlu.data.contents import content_of
 from danlu.data.files.url import File
@@ -32,7 +32,7 @@ from danlu.data.report import DataReport, SourceReport
 from danlu.data.sources import Source
 from danlu.data.together import joined
 from danlu.data.workers import MOST, in_chunks, num_cores, over
-from danlu.samples import Sample
+from danlu.samples import Prompt, Sample
 from danlu.tokens.templates.base import Template
 from danlu.tokens.tokenizer import fingerprint
 
@@ -109,10 +109,12 @@ class TokenMaker:
     def work(self, source: Source, format: Format) -> Work:
         """Everything that turns rows of a source into ids."""
         config = self.config
-        if config.documents == "together" and format.gives in COMPARED:
-            raise DataError(
-                f"{source.path}: data.documents: together joins texts, and these are answers that are judged"
-            )
+        asks = Prompt in self.learns_from
+        if config.documents == "together" and (asks or format.gives in COMPARED):
+            kind = "prompts" if asks else "answers that are judged"
+            raise DataError(f"{source.path}: data.documents: together joins texts, and these are {kind}")
+        if asks:
+            check_prompts(source, config.too_long)
         most = sys.maxsize if config.documents == "together" else config.max_length
         return Work(source, format, self.tokenizer, self.template, most, config.too_long, seed=self.seed)
 

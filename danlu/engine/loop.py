@@ -2,6 +2,7 @@
 
 import time
 
+from danlu.core.errors import RewardError
 from danlu.data.loader import Step
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
@@ -28,6 +29,9 @@ def fit(session: Session, listener: Listener, stop: Stop) -> None:
                 raise Stopped
         session.measure(listener, stop)  # where rollbacks have used up the data, the last step is another
         session.save(listener)
+    except RewardError as error:
+        session.save(listener)
+        raise RewardError(f"{error}. Everything learnt before it is saved. {session.how_to_resume}") from error
     except Stopped:
         session.save(listener)
         number = session.training.progress.step
@@ -81,4 +85,6 @@ def advance(session: Session, step: Step, update: Update, seconds: float) -> Ste
         mfu=session.utilisation(speed),
         memory_bytes=session.room.peak,
         metrics=update.metrics | step.facts,
+        waited_seconds=step.seconds,
+        samples=step.samples,
     )

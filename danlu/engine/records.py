@@ -45,6 +45,10 @@ class StepRecord:
     """the most memory the device held"""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """what the objective measures, and the loss of each source as `loss/NAME`"""
+    waited_seconds: float = 0.0
+    """what came before the step: its rows were read, or its answers were written and judged"""
+    samples: Sequence[Mapping[str, Any]] = ()
+    """what was written for this step"""
     skipped: bool = False
     """whether the update was left out because a loss or gradient was not finite"""
 

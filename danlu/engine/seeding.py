@@ -5,6 +5,9 @@ import random
 import numpy as np
 import torch
 
+EVERY_RANK = 1 << 20
+"""instead of a rank, for what all ranks draw alike"""
+
 
 def seed_step(seed: int, step: int, rank: int = 0) -> None:
     """Set every generator from (seed, step, rank) alone: dropout and sampling do not depend on what came before."""

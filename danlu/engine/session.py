@@ -20,6 +20,7 @@ from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow
 from danlu.engine.records import EvalRecord, StepRecord
 from danlu.engine.room import Room
+from danlu.engine.seeding import EVERY_RANK, seed_step
 from danlu.engine.signals import Stop
 from danlu.engine.step import Stopped
 from danlu.engine.training import Training
@@ -60,11 +61,16 @@ class Session:
         progress = self.training.progress
         if progress.cursor is not None:
             self.loader.restore(progress.cursor)
-        if not self.finished:
-            for step in self.objective.steps(self.training.models, self.loader):
-                yield step
-                if self.finished:
-                    return
+            self.objective.restore(self.training.models, progress.cursor)
+        steps = iter(self.objective.steps(self.training.models, self.loader))
+        while not self.finished:
+            started = time.perf_counter()
+            seed_step(self.engine.config.seed, progress.step, EVERY_RANK)  # what is drawn for a step is the step's own
+            step = next(steps, None)
+            if step is None:
+                return
+            step.seconds = time.perf_counter() - started
+            yield step
 
     @property
     def finished(self) -> bool:

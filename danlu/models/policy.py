@@ -53,6 +53,8 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.head = self._find_head()
+        self.beside: Any = None
+        """what an objective keeps beside its policy for a run; nothing of it is saved or moved"""
         self._beginning: Beginning | None = None
         fuse_lora(model)
         self.packed = False
@@ -81,25 +83,40 @@ class Policy(nn.Module):
                 return torch.cat([self._stream(ids, positions) for ids, positions in spans])
             return self._stream(pack.input_ids, pack.positions, Segments(pack.lengths, pack.input_ids.device))
 
-    def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0) -> Likelihood:
+    def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0, temperature: float = 1.0) -> Likelihood:
         """Log-probabilities of the pack's targets; hidden states of untrained positions never meet the vocabulary."""
         hidden_TH = self.hidden(pack, embedding_noise=embedding_noise)
         trained = (pack.on_host.targets != IGNORED).nonzero()[:, 0].to(hidden_TH.device, non_blocking=True)
         values = linear_logprob(
-            hidden_TH[trained], self.head.weight, self.head.bias, pack.targets[trained], self.head.shape
+            hidden_TH[trained], self.head.weight, self.head.bias, pack.targets[trained], self.head.shape.at(temperature)
         )
         zeros = hidden_TH.new_zeros(pack.num_tokens, dtype=torch.float32)
         return Likelihood(*(zeros.index_copy(0, trained, value) for value in values))
 
-    def logprobs(self, pack: Pack) -> Tensor:
+    def logprobs(self, pack: Pack, *, temperature: float = 1.0) -> Tensor:
         """[T] fp32 log-probability of each target, zero where nothing is trained."""
-        return self.likelihood(pack).logps
+        return self.likelihood(pack, temperature=temperature).logps
 
     def logits(self, pack: Pack) -> Tensor:
         """[T,V]; for looking at small packs."""
         logits = nn.functional.linear(self.hidden(pack), self.head.weight, self.head.bias) * self.head.shape.scale
         cap = self.head.shape.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    @contextmanager
+    def writing(self) -> Iterator[PreTrainedModel]:
+        """Inside, the model may generate: with its own attention, as that of packs knows no padding, and uncompiled."""
+        training = self.training
+        self.eval()
+        if self.packed:
+            self.inner.set_attn_implementation(self._own_attention)
+        try:
+            with torch.compiler.set_stance("force_eager"):  # every length of a cache would be compiled anew
+                yield self.inner
+        finally:
+            if self.packed:
+                self.inner.set_attn_implementation(PACKED)
+            self.train(training)
 
     def remember(self) -> None:
         """Keep what learns as it is now."""
@@ -145,7 +162,7 @@ class Policy(nn.Module):
         """Whether a packed forward of two short segments equals the model's own forward of each."""
         training = self.inner.training
         self.eval()
-        own_attention = self.inner.config._attn_implementation or "eager"
+        self._own_attention = self.inner.config._attn_implementation or "eager"
         vocabulary = self.inner.get_input_embeddings().weight.shape[0]  # type: ignore[union-attr]
         ids = (vocabulary // 3 + 97 * torch.arange(16, device=self.device)) % vocabulary  # special tokens upset bf16
         expected = torch.cat([self._own(part) for part in ids.split([7, 9])]).float()
@@ -161,7 +178,7 @@ class Policy(nn.Module):
             apart = False  # the architecture takes no segments, or not through its attention
         if not apart:
             self.packed = False
-            self.inner.set_attn_implementation(own_attention)
+            self.inner.set_attn_implementation(self._own_attention)
             kind = type(self.inner).__name__
             assert self._near(self._read(pack).float(), expected), f"cannot reproduce {kind}'s numbers"
             log.warning("%s cannot keep packed segments apart; they are read one after another", kind)

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from danlu.core.parts import Part
 from danlu.data.loader import Step
@@ -13,6 +14,7 @@ from danlu.models.adapters.base import Adapter
 from danlu.models.policy import Policy
 from danlu.models.scorer import Scorer
 from danlu.samples import PreferencePair, Sample
+from danlu.tokens.templates.base import Template
 
 Models = dict[str, Policy]
 
@@ -30,6 +32,15 @@ class Loss:
     count: float
     metrics: dict[str, tuple[Tensor | float, float]] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How a run's words become tokens, and how many of those are run at once."""
+
+    tokenizer: PreTrainedTokenizerFast
+    template: Template
+    pack_tokens: int
 
 
 class Builder(Protocol):
@@ -55,6 +66,21 @@ class Objective(Part):
         return 2 if PreferencePair in self.learns_from else 1
 
     @property
+    def steps_per_batch(self) -> int:
+        """Optimiser steps that are made of one batch of rows."""
+        return 1
+
+    @property
+    def rows_made(self) -> int:
+        """Rows that each row of the data becomes before it is learnt from."""
+        return 1
+
+    @property
+    def tokens_added(self) -> int:
+        """The most tokens by which such a row is longer."""
+        return 0
+
+    @property
     def precomputes(self) -> bool:
         """Whether log-probabilities of every row under a reference are worked out before the first step."""
         return False
@@ -70,6 +96,12 @@ class Objective(Part):
     def models(self, build: Builder) -> Models:
         """The models this objective needs; the engine builds, places and shards them."""
         return {"policy": build.policy()}
+
+    def begin(self, models: Models, words: Words) -> None:
+        """Once in a run, before anything is learnt: make ready what is kept beside the models."""
+
+    def restore(self, models: Models, cursor: dict[str, Any]) -> None:
+        """Go on after the step that had this cursor, to which an objective may have added something of its own."""
 
     def steps(self, models: Models, loader: Iterable[Step]) -> Iterator[Step]:
         """Which packs make one optimiser step."""

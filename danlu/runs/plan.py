@@ -93,7 +93,8 @@ def planner_of(run: TrainRun, device: Device, ranks: int = 1) -> tuple[Planner, 
     """The planner of a recipe on a device, and the dtype it computes in there."""
     config = run.data
     dtype = dtype_on(run, device)
-    row = config.max_length * run.objective.answers
+    row = (config.max_length + run.objective.tokens_added) * run.objective.answers
+    rows = (config.batch.rows or 1) * run.objective.rows_made
     planner = Planner(
         OutlineBuilder(run.model, run.adapter),
         run.objective,
@@ -101,7 +102,7 @@ def planner_of(run: TrainRun, device: Device, ranks: int = 1) -> tuple[Planner, 
         dtype,
         device,
         longest=row,
-        most=(config.batch.tokens or (config.batch.rows or 1) * row) // ranks,
+        most=(config.batch.tokens or rows * row) // ranks,
     )
     return planner, dtype
 

@@ -33,7 +33,7 @@ from danlu.evals.baseline import Baseline
 from danlu.models.adapters.base import trainable_report
 from danlu.models.load import tokenizer_of
 from danlu.models.save import save_tokenizer
-from danlu.objectives.base import Models
+from danlu.objectives.base import Models, Words
 from danlu.runs.folder import RunFolder
 from danlu.runs.identity import identity
 from danlu.runs.plan import here, planner_of
@@ -54,6 +54,7 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
             write_json(folder.data_report, data.report.to_dict())
             run.data.limits.check(data.report)
             models = run.objective.models(engine.builder(run.model, run.adapter))
+            run.objective.begin(models, Words(tokenizer, data.template, run.data.tokens_per_pack))
             session = prepare(run, folder, engine, data, models)
             restore(session, allow_config_change)
             write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
@@ -92,13 +93,14 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
     """Everything that the loop works on, at its first step."""
     epochs = None if run.engine.steps else run.engine.epochs
     loader = data.loader(epochs=epochs, rank=engine.rank, ranks=engine.num_ranks)
-    num_steps = min(count for count in (run.engine.steps, loader.num_steps) if count is not None)
+    there = loader.num_steps and loader.num_steps * run.objective.steps_per_batch
+    num_steps = min(count for count in (run.engine.steps, there) if count is not None)
     for line in run.data.mixture.told(data.held):
         log.info("%s", line)
     policy = models["policy"]
     log.info(trainable_report(policy.model))
     training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
-    engine.prepare(policy, num_steps * data.tokens_per_step)
+    engine.prepare(policy, num_steps * data.tokens_per_step * run.objective.rows_made)
     made_of = identity(run, engine)
     if run.objective.precomputes:
         assert isinstance(data, Data)

@@ -13,6 +13,7 @@ from danlu.engine.hooks import base as listening
 from danlu.engine.hooks.console import Console
 from danlu.engine.hooks.metrics_file import MetricsFile
 from danlu.engine.hooks.plot import Plot
+from danlu.engine.hooks.samples import Samples
 from danlu.models.adapters import adapters
 from danlu.models.adapters.base import Adapter
 from danlu.models.adapters.lora import Lora
@@ -35,7 +36,7 @@ class TrainRun(Config):
     """what is optimised"""
     engine: EngineConfig = EngineConfig()
     """how it trains"""
-    hooks: list[Annotated[listening.Hook, listening.hooks]] = [Console(), MetricsFile(), Plot()]
+    hooks: list[Annotated[listening.Hook, listening.hooks]] = [Console(), MetricsFile(), Plot(), Samples()]
     """who is told about it"""
     folder: Path | None = None
     """where the run is written; runs/NAME of the recipe if not given"""

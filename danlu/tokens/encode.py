@@ -11,7 +11,7 @@ from jinja2 import TemplateError
 from tokenizers import Encoding
 from transformers import PreTrainedTokenizerFast
 
-from danlu.samples import Conversation, Document, Message
+from danlu.samples import Conversation, Document, Message, Prompt
 from danlu.tokens.head import head_of
 from danlu.tokens.quick import Quick
 from danlu.tokens.spans import Markers, Written, write_chat, write_document, write_prompt
@@ -38,7 +38,7 @@ class Encoded:
 
 
 def encode_samples(
-    samples: Sequence[Conversation | Document], tokenizer: PreTrainedTokenizerFast, template: Template
+    samples: Sequence[Conversation | Document | Prompt], tokenizer: PreTrainedTokenizerFast, template: Template
 ) -> list[Encoded]:
     """Ids and loss mask of each sample; what is trained is exactly what would follow the served prompt."""
     return Encoder(tokenizer, template, many=len(samples) > MANY).samples(samples)
@@ -68,7 +68,7 @@ class Encoder:
         self.quick = Quick.of(self.backend) if many else None
         self.seen: dict[str, list[int]] = {}
 
-    def samples(self, samples: Sequence[Conversation | Document]) -> list[Encoded]:
+    def samples(self, samples: Sequence[Conversation | Document | Prompt]) -> list[Encoded]:
         """Ids and mask of each sample, or the template's reason to refuse it."""
         written = [self.write(sample) for sample in samples]
         documents = [isinstance(sample, Document) for sample in samples]
@@ -110,13 +110,17 @@ class Encoder:
         written = write_prompt(list(messages), facts, self.scribe, self.markers)
         return [id for _, piece in self.pieces([written])[0] for id in piece.ids]
 
-    def write(self, sample: Conversation | Document) -> Written | str:
+    def write(self, sample: Conversation | Document | Prompt) -> Written | str:
         """A sample as text, or why the template refuses it."""
         if isinstance(sample, Document):
             written = write_document(sample, self.markers)
         else:
             try:
-                written = write_chat(sample, self.scribe, self.markers)
+                written = (
+                    write_prompt(sample.messages, {}, self.scribe, self.markers)
+                    if isinstance(sample, Prompt)
+                    else write_chat(sample, self.scribe, self.markers)
+                )
             except TemplateError as error:
                 return f"the chat template refuses it: {error}"
         return written if is_text(written.text) else "half of a character (a lone surrogate)"

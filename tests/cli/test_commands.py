@@ -112,8 +112,11 @@ def test_the_schema_offers_every_part_by_its_name(schema):
         return [form["properties"]["name"]["const"] for form in setting["oneOf"] if "properties" in form]
 
     engine = schema["$defs"]["EngineConfig"]["properties"]
-    objectives = "bco cpo dpo hinge ipo kto orpo pretrain reward robust sft simpo"
-    assert names(schema["properties"]["objective"]) == objectives.split()
+    objectives = "bco cispo cpo dapo dpo dr_grpo grpo hinge ipo kto orpo pretrain reinforce_plus_plus reward rloo robust sft simpo"
+    assert names(schema["properties"]["objective"]) == [*objectives.split(), "sft", "simpo"]
+    forms = {form["properties"]["name"]["const"]: form for form in schema["properties"]["objective"]["oneOf"]}
+    rewards = names(forms["grpo"]["properties"]["rewards"]["items"])
+    assert rewards == ["exact", "function", "length", "model", "regex", "server"]
     assert names(schema["properties"]["adapter"]) == ["freeze", "full", "full_fp8", "lora", "qat"]
     assert {"adamw", "adamw8bit", "lamb", "lion", "muon", "schedule_free", "sgd"} <= set(names(engine["optimizer"]))
     assert "cosine" in names(engine["schedule"])

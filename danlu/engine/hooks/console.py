@@ -95,7 +95,9 @@ class Clock:
         now = time.monotonic()
         each = (now - self._started) / max(1, record.step - self._first_step)
         left = timedelta(seconds=round(each * (record.num_steps - record.step)))
-        figures = [f"loss {record.loss:.4f}", f"lr {record.lr:.2e}", f"{record.tokens_per_second:,.0f} tokens/s"]
+        reward = record.metrics.get("reward")
+        figures = [] if reward is None else [f"reward {reward:.4f}"]
+        figures += [f"loss {record.loss:.4f}", f"lr {record.lr:.2e}", f"{record.tokens_per_second:,.0f} tokens/s"]
         figures += [f"mfu {record.mfu:.0%}"] if record.mfu is not None else []
         figures += [f"{record.memory_bytes / 2**30:.1f} GiB"] if record.memory_bytes is not None else []
         figures += [f"{left} left"]

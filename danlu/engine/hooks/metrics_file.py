@@ -50,4 +50,5 @@ class Writer(Listener):
     def _write(self, event: str, record: StepRecord | EvalRecord | Summary) -> None:
         facts = asdict(record)
         facts.pop("values", None)  # thousands of numbers, which have a hook of their own
+        facts.pop("samples", None)  # so have these
         self._log.write(event, record.step, facts)

@@ -29,6 +29,11 @@ class Shape:
     scale: float = 1.0
     softcap: float | None = None
 
+    def at(self, temperature: float) -> "Shape":
+        """The same with the logits divided by a temperature."""
+        softcap = None if self.softcap is None else self.softcap / temperature
+        return Shape(self.scale / temperature, softcap)
+
 
 def plain_linear_logprob(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: Shape = Shape()

@@ -12,7 +12,8 @@ from danlu.data.reading import samples_of
 from danlu.data.recognise import format_of, formats_of
 from danlu.data.report import SourceReport
 from danlu.data.sources import Source
-from danlu.samples import Conversation, Document, PreferencePair, Prompt, Rating
+from danlu.samples import Conversation, Document, Message, PreferencePair, Prompt, Rating
+from danlu.tokens.encode import encode_prompt
 from tests.data.formats.rows import CHAT, ROWS, SHAREGPT, A, Q
 
 LESSONS = (Conversation, Document)
@@ -139,10 +140,25 @@ def test_a_bad_value_in_the_right_shape_is_dropped_and_counted(rows_file):
     }
 
 
-def test_samples_without_ids_name_their_format(rows_file, tokenizer, tmp_path):
+def test_prompts_become_the_ids_that_a_model_is_served(rows_file, tokenizer, tmp_path):
+    path = rows_file([{"turns": [Q, "and then?"]}, {"turns": [Q * 50]}])
+    config = DataConfig(
+        sources=str(path), cache=tmp_path / "cache", workers=1, template="chatml", max_length=64, too_long="drop"
+    )
+    data = load_data(config, tokenizer, (Prompt,), seed=0)
+    [tokens] = data.sets
+    ids, trained = tokens.row(0)
+    assert ids.tolist() == encode_prompt([Message("user", Q)], tokenizer, data.template)
+    assert not trained.any()
+    assert len(tokens) == 1
+    assert "longer than 64 tokens" in tokens.report.dropped
+    assert tokens.report.changed["only the first question is asked"].count == 1
+
+
+def test_a_prompts_end_is_never_cut_off(rows_file, tokenizer, tmp_path):
     path = rows_file([{"prompt": Q}])
     config = DataConfig(sources=str(path), cache=tmp_path / "cache", workers=1)
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: format prompts gives Prompt, which has no ids"):
+    with pytest.raises(DataError, match="truncate_right cuts off the end of a prompt.*say drop, truncate_left"):
         load_data(config, tokenizer, (Prompt,), seed=0)
 
 

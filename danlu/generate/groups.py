@@ -1,0 +1,80 @@
+"""Several answers to each prompt, drawn by chance. A prompt is read once, and its answers share what was read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from danlu.generate.base import Finish, GenerationConfig
+from danlu.generate.complete import decoding, until_stop
+
+PAD = 0
+"""masked before a prompt and cut off behind an answer, so any id would do"""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer's ids, the last of them the stop token unless the limit cut it off."""
+
+    ids: list[int]
+    finish: Finish
+
+
+@torch.no_grad()
+def groups(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    count: int,
+    config: GenerationConfig,
+    stops: set[int],
+    *,
+    at_once: int,
+) -> list[list[Draft]]:
+    """`count` answers to each prompt, `at_once` of them together; torch's own generator decides, so seed it before."""
+    step = max(1, at_once // count)
+    parts = [prompts[start : start + step] for start in range(0, len(prompts), step)]
+    return [group for part in parts for group in written(model, part, count, config, stops)]
+
+
+def written(
+    model: PreTrainedModel,
+    prompts: Sequence[list[int]],
+    count: int,
+    config: GenerationConfig,
+    stops: set[int],
+) -> list[list[Draft]]:
+    """The answers to some prompts, all together."""
+    longest = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[PAD] * (longest - len(prompt)) + prompt for prompt in prompts]).to(model.device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]).to(model.device)
+    cache = read(model, ids[:, :-1], mask[:, :-1]) if longest > 1 and not model._is_stateful else None
+    if cache is not None:
+        cache.batch_repeat_interleave(count)
+    found: Any = model.generate(  # type: ignore[operator]
+        input_ids=ids.repeat_interleave(count, 0),
+        attention_mask=mask.repeat_interleave(count, 0),
+        generation_config=decoding(config, stops, PAD),
+        past_key_values=cache,
+    )
+    drafts = [draft(until_stop(row, stops), stops) for row in found[:, longest:].tolist()]
+    return [drafts[start : start + count] for start in range(0, len(drafts), count)]
+
+
+def read(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
+    """What a model remembers of the prompts but for their last tokens, which generate reads itself."""
+    cache = DynamicCache(config=model.config)
+    takes = signature(model.forward).parameters
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as generate counts them; ALiBi has none
+    given = {"position_ids": positions} if "position_ids" in takes else {}
+    given |= {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
+    model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given)
+    return cache
+
+
+def draft(ids: list[int], stops: set[int]) -> Draft:
+    """Ids as an answer."""
+    return Draft(ids, "stop" if ids[-1] in stops else "length")
