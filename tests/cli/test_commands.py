@@ -112,7 +112,9 @@ def test_the_schema_offers_every_part_by_its_name(schema):
         return [form["properties"]["name"]["const"] for form in setting["oneOf"] if "properties" in form]
 
     engine = schema["$defs"]["EngineConfig"]["properties"]
-    objectives = "bco cispo cpo dapo dpo dr_grpo grpo hinge ipo kto orpo pretrain reinforce_plus_plus reward rloo robust sft simpo"
+    objectives = (
+        "bco cispo cpo dapo dpo dr_grpo grpo hinge ipo kto orpo pretrain reinforce_plus_plus reward rloo robust"
+    )
     assert names(schema["properties"]["objective"]) == [*objectives.split(), "sft", "simpo"]
     forms = {form["properties"]["name"]["const"]: form for form in schema["properties"]["objective"]["oneOf"]}
     rewards = names(forms["grpo"]["properties"]["rewards"]["items"])
