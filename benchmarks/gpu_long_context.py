@@ -8,7 +8,7 @@ the GPU is printed at once. Two lengths give a line, the third says how straight
 memory of the card: that is arithmetic and not a run, which --probe is. What waits in the host's memory is followed too.
 
     danlu            all blocks recomputed, their inputs in the host's memory, MLPs some tokens at a time
-    danlu fused      the same with one node for each block, whose MLP takes all tokens at once
+    danlu whole      the same with MLPs that take all tokens at once
     unsloth          its "unsloth" checkpointing, which keeps blocks' inputs in the host's memory
     unsloth tiled    the same with its tiled MLP
 
@@ -22,7 +22,7 @@ from typing import Any
 from peers.start import answers_of, starting
 
 PROGRAMS = {"danlu": "long_danlu", "unsloth": "long_unsloth"}
-WAYS = "danlu,danlu fused,unsloth,unsloth tiled"
+WAYS = "danlu,danlu whole,unsloth,unsloth tiled"
 KEPT_FREE = 1.5
 """GiB of a card that no tensor gets: CUDA's context, and what lies between tensors"""
 HOST_FREE = 8.0

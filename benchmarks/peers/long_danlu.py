@@ -28,7 +28,7 @@ def run(given: Namespace) -> None:
         quantize(model, quantizer_of(given.quantizer))
     config = EngineConfig(
         steps=100, precision="bf16", gradient_checkpointing="full", offload_activations=True,
-        mlp_chunk=None if "fused" in given.way else "auto", compile=False, optimizer=AdamW8bit(),
+        mlp_chunk=None if "whole" in given.way else "auto", compile=False, optimizer=AdamW8bit(),
     )  # fmt: skip
     engine = Engine(config)
     policy = Policy(Lora(rank=16, alpha=32).apply(model).to(engine.device)).train()  # type: ignore[arg-type]

@@ -34,6 +34,18 @@ def adapted(architecture: str = "llama", dtype: torch.dtype = torch.float64, **s
     return Policy(get_peft_model(model, config, autocast_adapter_dtype=False)).train()
 
 
+def learning(architecture: str = "llama", *parts: str) -> Policy:
+    """A policy that learns those weights whose names hold one of `parts`; all of them by default."""
+    model = build_model(ModelConfig(path=f"builtin:tiny-{architecture}")).double()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not parts or any(part in name for part in parts))
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.1)  # a bias of zeros would hide a mistake
+        if name.endswith("norm.weight"):
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.1)  # and so would weights of one
+    return Policy(model).train()
+
+
 def outcome(policy: Policy) -> dict[str, torch.Tensor]:
     """Log-probabilities, and the gradient of everything that learns."""
     policy.zero_grad()
@@ -50,9 +62,10 @@ def check_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
         assert error < bound, f"{name}: {error:.1e}"
 
 
+@pytest.mark.parametrize("policy_of", [adapted, learning], ids=["lora", "full"])
 @pytest.mark.parametrize("architecture", GATED)
-def test_values_and_gradients_are_the_blocks_own(architecture):
-    policy = adapted(architecture)
+def test_values_and_gradients_are_the_blocks_own(architecture, policy_of):
+    policy = policy_of(architecture)
     expected = outcome(policy)
     assert fuse_blocks(policy.inner) == len(blocks_of(policy.inner)[1])
     check_same(outcome(policy), expected)
@@ -165,26 +178,6 @@ def test_other_blocks_are_left_as_they_are(architecture):
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}], ids=str)
 def test_other_adapters_are_left_as_they_are(settings):
     assert fuse_blocks(adapted(dtype=torch.float32, **settings).inner) == 0
-
-
-def learning(architecture: str = "llama", *parts: str) -> Policy:
-    """A policy that learns those weights whose names hold one of `parts`; all of them by default."""
-    model = build_model(ModelConfig(path=f"builtin:tiny-{architecture}")).double()
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not parts or any(part in name for part in parts))
-        if name.endswith("bias"):
-            torch.nn.init.normal_(parameter, std=0.1)  # a bias of zeros would hide a mistake
-        if name.endswith("norm.weight"):
-            torch.nn.init.normal_(parameter, mean=1.0, std=0.1)  # and so would weights of one
-    return Policy(model).train()
-
-
-@pytest.mark.parametrize("architecture", GATED)
-def test_weights_that_learn_get_the_gradients_that_the_block_gives(architecture):
-    policy = learning(architecture)
-    expected = outcome(policy)
-    assert fuse_blocks(policy.inner) == len(blocks_of(policy.inner)[1])
-    check_same(outcome(policy), expected)
 
 
 @pytest.mark.parametrize(
