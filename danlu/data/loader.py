@@ -39,6 +39,8 @@ class Step:
     """what was written for this step, for people to read"""
     seconds: float = 0.0
     """what it took to make ready"""
+    waited: dict[str, float] = field(default_factory=dict)
+    """what of that went where, and how fast it was"""
 
 
 @dataclass(slots=True)

@@ -46,7 +46,7 @@ def learn(session: Session, step: Step, listener: Listener, stop: Stop) -> None:
     seed_step(session.engine.config.seed, training.progress.step, session.engine.rank)
     packs = session.room.fitted(session.engine.share(step.packs))
     try:
-        update = train_step(session.engine, training, session.objective, packs, lambda: stop.requested)
+        update = train_step(session.engine, training, session.learning.objective, packs, lambda: stop.requested)
     except NonFinite as bad:
         session.answer(bad, step, listener)
     except Overflow as overflow:
@@ -62,6 +62,7 @@ def learn(session: Session, step: Step, listener: Listener, stop: Stop) -> None:
 def advance(session: Session, step: Step, update: Update, seconds: float) -> StepRecord:
     """Count a finished step, and put it into words."""
     progress = session.training.progress
+    session.learning.learnt(step, update.metrics)
     progress.step += 1
     progress.epoch, progress.cursor = step.epoch, step.cursor
     progress.tokens += update.tokens
@@ -86,5 +87,6 @@ def advance(session: Session, step: Step, update: Update, seconds: float) -> Ste
         memory_bytes=session.room.peak,
         metrics=update.metrics | step.facts,
         waited_seconds=step.seconds,
+        waited=step.waited,
         samples=step.samples,
     )

@@ -47,6 +47,8 @@ class StepRecord:
     """what the objective measures, and the loss of each source as `loss/NAME`"""
     waited_seconds: float = 0.0
     """what came before the step: its rows were read, or its answers were written and judged"""
+    waited: Mapping[str, float] = field(default_factory=dict)
+    """what of that went where, and how fast it was: seconds of writing and judging, the answers' tokens a second"""
     samples: Sequence[Mapping[str, Any]] = ()
     """what was written for this step"""
     skipped: bool = False
@@ -55,7 +57,11 @@ class StepRecord:
     def scalars(self) -> dict[str, float]:
         """What trackers draw."""
         named = {key: getattr(self, key) for key in ("loss", "lr", "grad_norm", "epoch", "tokens_per_second", "mfu")}
-        known = {key: float(value) for key, value in (named | dict(self.metrics)).items() if value is not None}
+        known = {
+            key: float(value)
+            for key, value in (named | dict(self.metrics) | dict(self.waited)).items()
+            if value is not None
+        }
         return {f"train/{key}": value for key, value in known.items()}
 
 

@@ -1,4 +1,4 @@
-"""One run in memory: its objective, data and state, and what the loop asks about them between steps."""
+"""One run in memory: what it learns, its data and state, and what the loop asks about them between steps."""
 
 import logging
 import math
@@ -27,7 +27,7 @@ from danlu.engine.training import Training
 from danlu.evals.baseline import Baseline
 from danlu.evals.held_out import HeldOut, Measured, held_out_loss
 from danlu.models.flops import flops_per_token
-from danlu.objectives.base import Objective
+from danlu.objectives.base import Learning
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Session:
     """Everything that a training loop works on."""
 
     engine: Engine
-    objective: Objective
+    learning: Learning
     training: Training
     room: Room
     loader: Loader | Stream
@@ -61,8 +61,8 @@ class Session:
         progress = self.training.progress
         if progress.cursor is not None:
             self.loader.restore(progress.cursor)
-            self.objective.restore(self.training.models, progress.cursor)
-        steps = iter(self.objective.steps(self.training.models, self.loader))
+            self.learning.restore(progress.cursor)
+        steps = iter(self.learning.steps(self.loader))
         while not self.finished:
             started = time.perf_counter()
             seed_step(self.engine.config.seed, progress.step, EVERY_RANK)  # what is drawn for a step is the step's own
@@ -142,7 +142,7 @@ class Session:
     def _measure_pack(self, stop: Stop, pack: Pack) -> Measured:
         if stop.requested:
             raise Stopped
-        loss = self.objective.measure(self.training.models, pack.to(self.engine.device))
+        loss = self.learning.measure(pack.to(self.engine.device))
         metrics = {name: (float(total), count) for name, (total, count) in loss.metrics.items()}
         values = {name: some.tolist() for name, some in loss.values.items()}
         return Measured(float(loss.total), loss.count, metrics, values)

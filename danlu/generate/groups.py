@@ -1,7 +1,6 @@
 """Several answers to each prompt, drawn by chance. A prompt is read once, and its answers share what was read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
@@ -9,19 +8,12 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from danlu.generate.base import Finish, GenerationConfig
+from danlu.generate.base import GenerationConfig
 from danlu.generate.complete import decoding, until_stop
+from danlu.generate.writers.base import Draft
 
 PAD = 0
 """masked before a prompt and cut off behind an answer, so any id would do"""
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An answer's ids, the last of them the stop token unless the limit cut it off."""
-
-    ids: list[int]
-    finish: Finish
 
 
 @torch.no_grad()

@@ -53,8 +53,6 @@ class Policy(nn.Module):
         super().__init__()
         self.model = model
         self.head = self._find_head()
-        self.beside: Any = None
-        """what an objective keeps beside its policy for a run; nothing of it is saved or moved"""
         self._beginning: Beginning | None = None
         fuse_lora(model)
         self.packed = False

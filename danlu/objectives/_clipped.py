@@ -13,7 +13,8 @@ from danlu.data.packing import Pack
 from danlu.objectives._answers import ADVANTAGES, LOGPS, spread, told
 from danlu.objectives._compared import sizes_of, sums_of
 from danlu.objectives._rolled import Rolled
-from danlu.objectives.base import Loss, Models
+from danlu.objectives._rolling import Rolling
+from danlu.objectives.base import Loss, Models, Words
 
 Metrics = dict[str, tuple[Tensor | float, float]]
 Clip = Annotated[float, Field(gt=0, lt=1)]
@@ -26,6 +27,10 @@ class Clipped(Rolled):
     """how far below 1 a ratio counts"""
     clip_high: Annotated[float, Field(gt=0)] = 0.2
     """how far above 1 a ratio counts"""
+
+    def begin(self, models: Models, words: Words) -> Rolling:
+        """Open the judges and the writer."""
+        return Rolling(self, models, words)
 
     def loss(self, models: Models, pack: Pack) -> Loss:
         """Summed; what it is divided by is each objective's own."""

@@ -1,6 +1,6 @@
 """What every objective answers; the loop asks nothing else."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -97,11 +97,9 @@ class Objective(Part):
         """The models this objective needs; the engine builds, places and shards them."""
         return {"policy": build.policy()}
 
-    def begin(self, models: Models, words: Words) -> None:
-        """Once in a run, before anything is learnt: make ready what is kept beside the models."""
-
-    def restore(self, models: Models, cursor: dict[str, Any]) -> None:
-        """Go on after the step that had this cursor, to which an objective may have added something of its own."""
+    def begin(self, models: Models, words: Words) -> "Learning":
+        """Once in a run, before anything is learnt: what is set up for it beside the models."""
+        return Learning(self, models)
 
     def steps(self, models: Models, loader: Iterable[Step]) -> Iterator[Step]:
         """Which packs make one optimiser step."""
@@ -114,3 +112,24 @@ class Objective(Part):
     def measure(self, models: Models, pack: Pack) -> Loss:
         """What is measured on held-out data: the loss itself, unless an objective says otherwise."""
         return self.loss(models, pack)
+
+
+class Learning:
+    """An objective at work in one run: its models, and what it keeps beside them until the run ends."""
+
+    def __init__(self, objective: Objective, models: Models) -> None:
+        self.objective, self.models = objective, models
+
+    def restore(self, cursor: dict[str, Any]) -> None:
+        """Go on after the step that had this cursor, to which something may have been added here."""
+
+    def steps(self, loader: Iterable[Step]) -> Iterator[Step]:
+        """Which packs make one optimiser step."""
+        yield from self.objective.steps(self.models, loader)
+
+    def learnt(self, step: Step, metrics: Mapping[str, float]) -> None:
+        """A step was made, and measured this over all devices; what later steps need of it goes into its cursor."""
+
+    def measure(self, pack: Pack) -> Loss:
+        """What is measured on held-out data."""
+        return self.objective.measure(self.models, pack)

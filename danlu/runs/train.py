@@ -33,7 +33,7 @@ from danlu.evals.baseline import Baseline
 from danlu.models.adapters.base import trainable_report
 from danlu.models.load import tokenizer_of
 from danlu.models.save import save_tokenizer
-from danlu.objectives.base import Models, Words
+from danlu.objectives.base import Learning, Models, Words
 from danlu.runs.folder import RunFolder
 from danlu.runs.identity import identity
 from danlu.runs.plan import here, planner_of
@@ -54,8 +54,8 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
             write_json(folder.data_report, data.report.to_dict())
             run.data.limits.check(data.report)
             models = run.objective.models(engine.builder(run.model, run.adapter))
-            run.objective.begin(models, Words(tokenizer, data.template, run.data.tokens_per_pack))
-            session = prepare(run, folder, engine, data, models)
+            learning = run.objective.begin(models, Words(tokenizer, data.template, run.data.tokens_per_pack))
+            session = prepare(run, folder, engine, data, learning)
             restore(session, allow_config_change)
             write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
         with Listeners(run.hooks, facts(run, folder, session)) as listeners:
@@ -89,8 +89,9 @@ def nothing_begun(folder: RunFolder, resume: bool) -> Iterator[None]:
         raise
 
 
-def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | StreamedData, models: Models) -> Session:
+def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | StreamedData, learning: Learning) -> Session:
     """Everything that the loop works on, at its first step."""
+    models = learning.models
     epochs = None if run.engine.steps else run.engine.epochs
     loader = data.loader(epochs=epochs, rank=engine.rank, ranks=engine.num_ranks)
     there = loader.num_steps and loader.num_steps * run.objective.steps_per_batch
@@ -111,7 +112,7 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
     weights = partial(write_weights, run, training)
     how, before, bad = how_to_resume(folder), baseline(run, made_of, data), folder.bad_batches
     room = Room(engine, training, pack_tokens=run.data.pack_tokens, plan=partial(planner_here, run, engine))
-    return Session(engine, run.objective, training, room, loader, data.held_out, checkpoints, weights, bad, how, before)
+    return Session(engine, learning, training, room, loader, data.held_out, checkpoints, weights, bad, how, before)
 
 
 def planner_here(run: TrainRun, engine: Engine) -> Planner:

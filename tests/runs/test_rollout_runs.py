@@ -125,7 +125,11 @@ def test_samples_are_kept_with_their_rewards(run):
         assert line["finish"] in ("stop", "length")
     steps = [line for line in read_metrics(folder / "metrics.jsonl") if line["event"] == "step"]
     assert "samples" not in steps[0]
-    assert all(line["waited_seconds"] > 0 for line in steps)
+    for line in steps:
+        waited = line["waited"]
+        assert line["waited_seconds"] > waited["writing_seconds"] + waited["judging_seconds"] > 0
+        tokens = line["metrics"]["answer_tokens"] * 16
+        assert waited["writing_tokens_per_second"] == pytest.approx(tokens / waited["writing_seconds"])
     assert {"reward", "reward_std", "reward/length", "alike", "answer_tokens", "cut_off"} <= steps[0]["metrics"].keys()
 
 
@@ -188,6 +192,7 @@ def test_a_step_whose_answers_are_all_cut_off_teaches_nothing(run):
         ([], {"rewards": [{"name": "exakt"}]}, UserError, "no 'exakt'; did you mean 'exact'"),
         ([], {"max_tokens": 250}, UserError, "more than the 256 that the model can read; lower objective.max_tokens"),
         ([], {"group": 1}, UserError, "objective.group"),
+        ([], {"writer": {"name": "locl"}}, UserError, "no 'locl'; did you mean 'local'"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(run, settings, objective, error, words):
