@@ -118,7 +118,7 @@ def test_the_schema_offers_every_part_by_its_name(schema):
     assert names(schema["properties"]["objective"]) == [*objectives.split(), "sft", "simpo"]
     forms = {form["properties"]["name"]["const"]: form for form in schema["properties"]["objective"]["oneOf"]}
     rewards = names(forms["grpo"]["properties"]["rewards"]["items"])
-    assert rewards == ["exact", "function", "length", "model", "regex", "server"]
+    assert rewards == ["code", "exact", "function", "length", "model", "regex", "server"]
     assert names(forms["grpo"]["properties"]["writer"]) == ["local"]
     assert names(schema["properties"]["adapter"]) == ["freeze", "full", "full_fp8", "lora", "qat"]
     assert {"adamw", "adamw8bit", "lamb", "lion", "muon", "schedule_free", "sgd"} <= set(names(engine["optimizer"]))
