@@ -16,6 +16,7 @@ from danlu.engine.planner.plan import Choice, Plan
 from danlu.engine.planner.planner import Planner, smaller
 from danlu.engine.training import Training
 from danlu.models.blocks import blocks_of
+from danlu.objectives.base import together
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,7 @@ class Room:
     def forget(self) -> None:
         """Drop partial gradients and what torch keeps for later."""
         self.training.masters.clear()
-        for model in self.training.models.values():
-            model.zero_grad(set_to_none=True)
+        together(self.training.models).zero_grad(set_to_none=True)
         gc.collect()
         if self.engine.device.type == "cuda":
             torch.cuda.empty_cache()

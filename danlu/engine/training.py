@@ -16,7 +16,7 @@ from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from danlu.engine.optimizers.base import set_lr
 from danlu.engine.progress import Progress
 from danlu.models.masters import Masters
-from danlu.objectives.base import Models
+from danlu.objectives.base import Models, together
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Training:
         self, config: EngineConfig, models: Models, dtype: torch.dtype, num_steps: int, lr_scale: Callable[[str], float]
     ) -> None:
         self.config, self.models, self.num_steps = config, models, num_steps
-        self.masters = Masters(torch.nn.ModuleDict(models), dtype)
+        self.masters = Masters(together(models), dtype)
         groups = config.optimizer.groups(self.masters.parameters.items(), lr_scale)
         self.optimizer = config.optimizer.build(groups)
         if isinstance(self.optimizer, OneLaunchAdamW):
@@ -42,7 +42,7 @@ class Training:
         if config.offload_activations and device.type == "cpu":
             log.info("engine.offload_activations: a processor's memory is the host's; nothing is moved")
         elif config.offload_activations:
-            self.kept = Offload(torch.nn.ModuleDict(models).state_dict().values(), device)
+            self.kept = Offload(together(models).state_dict().values(), device)
         self.names = {parameter: name for name, parameter in self.masters.parameters.items()}
         self.scales_loss = dtype == torch.float16
         self.progress = Progress(loss_scale=FIRST_LOSS_SCALE if self.scales_loss else 1.0)

@@ -18,6 +18,8 @@ class GenerationConfig(Config):
 
     max_tokens: int = Field(default=256, ge=1)
     """longest answer"""
+    min_tokens: int = Field(default=0, ge=0)
+    """shortest answer: nothing ends one before"""
     temperature: float = Field(default=0.0, ge=0)
     """how much chance there is in it; 0 always takes the likeliest token"""
     top_p: float = Field(default=1.0, gt=0, le=1)

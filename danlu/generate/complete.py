@@ -44,6 +44,7 @@ def decoding(config: GenerationConfig, stops: set[int], pad: int) -> Decoding:
     sampled = {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
     return Decoding(
         max_new_tokens=config.max_tokens,
+        min_new_tokens=config.min_tokens or None,
         do_sample=config.temperature > 0,
         repetition_penalty=config.repetition_penalty,
         eos_token_id=sorted(stops) or None,

@@ -82,8 +82,11 @@ class Policy(nn.Module):
             return self._stream(pack.input_ids, pack.positions, Segments(pack.lengths, pack.input_ids.device))
 
     def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0, temperature: float = 1.0) -> Likelihood:
-        """Log-probabilities of the pack's targets; hidden states of untrained positions never meet the vocabulary."""
-        hidden_TH = self.hidden(pack, embedding_noise=embedding_noise)
+        """Log-probabilities of the pack's targets."""
+        return self.likelihood_of(self.hidden(pack, embedding_noise=embedding_noise), pack, temperature=temperature)
+
+    def likelihood_of(self, hidden_TH: Tensor, pack: Pack, *, temperature: float = 1.0) -> Likelihood:
+        """The same where hidden states are known; those of untrained positions never meet the vocabulary."""
         trained = (pack.on_host.targets != IGNORED).nonzero()[:, 0].to(hidden_TH.device, non_blocking=True)
         values = linear_logprob(
             hidden_TH[trained], self.head.weight, self.head.bias, pack.targets[trained], self.head.shape.at(temperature)

@@ -100,11 +100,12 @@ def told(pack: Pack, name: str) -> Tensor | None:
     return torch.zeros(pack.num_tokens, device=device).index_copy(0, places, numbers)
 
 
-def tell(rows: Sequence[Row], name: str, capacity: int, values: Callable[[Pack], Tensor]) -> None:
-    """Let rows know a number for each of their tokens; `values` gives [T] of a pack."""
+def tell(rows: Sequence[Row], capacity: int, values: Callable[[Pack], dict[str, Tensor]]) -> None:
+    """Let rows know numbers of each of their tokens by name; `values` gives [T] of a pack for each."""
     for numbers in best_fit([row.num_tokens for row in rows], capacity):
         some = [rows[n] for n in numbers]
         pack = pack_of(some)
-        values_N = values(pack)[pack.targets != IGNORED]
-        for row, part in zip(some, values_N.split([len(row.ids) for row in some]), strict=True):
-            row.told[name] = part.tolist()
+        for name, values_T in values(pack).items():
+            values_N = values_T[pack.targets != IGNORED]
+            for row, part in zip(some, values_N.split([len(row.ids) for row in some]), strict=True):
+                row.told[name] = part.tolist()

@@ -13,7 +13,7 @@ from danlu.data.packing import Pack
 from danlu.objectives._answers import ADVANTAGES, LOGPS, spread, told
 from danlu.objectives._compared import sizes_of, sums_of
 from danlu.objectives._rolled import Rolled
-from danlu.objectives._rolling import Rolling
+from danlu.objectives._rolling import DRIFT, Rolling
 from danlu.objectives.base import Loss, Models, Words
 
 Metrics = dict[str, tuple[Tensor | float, float]]
@@ -34,7 +34,10 @@ class Clipped(Rolled):
 
     def loss(self, models: Models, pack: Pack) -> Loss:
         """Summed; what it is divided by is each objective's own."""
-        logps_T = models["policy"].logprobs(pack, temperature=self.temperature)
+        return self.loss_of(models["policy"].logprobs(pack, temperature=self.temperature), pack)
+
+    def loss_of(self, logps_T: Tensor, pack: Pack) -> Loss:
+        """The same where log-probabilities are known."""
         sampled_T, advantages_T = told(pack, LOGPS), told(pack, ADVANTAGES)
         drawn_T = logps_T.detach() if sampled_T is None else sampled_T
         advantages_T = torch.zeros_like(drawn_T) if advantages_T is None else advantages_T
@@ -48,6 +51,7 @@ class Clipped(Rolled):
             low = (ratios_T < 1 - self.clip_low) & (advantages_T < 0)
             high = (ratios_T > 1 + self.clip_high) & (advantages_T > 0)
             metrics["clipped"] = (((low | high) * pack.weights).sum(), num_tokens)
+            metrics[DRIFT] = (((ratios_T - 1 - log_ratios_T.detach()) * pack.weights).sum(), num_tokens)
         total, count = self.summed(losses_T * pack.weights, pack)
         return Loss(total, count, metrics)
 

@@ -5,10 +5,10 @@ N: prompts of a step, G: answers to each.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from danlu.data.packing import Pack
@@ -35,10 +35,18 @@ class Rolled(Objective):
     """answers to each prompt, which are compared with each other"""
     max_tokens: PositiveInt = 256
     """longest answer"""
+    min_tokens: NonNegativeInt = 0
+    """shortest answer: nothing ends one before"""
+    limit_from: PositiveInt | None = None
+    """the longest answer of each step is drawn between this and max_tokens; null is always max_tokens"""
     temperature: PositiveFloat = 1.0
     """how much chance there is in an answer; log-probabilities are those at this temperature"""
     passes: PositiveInt = 1
-    """optimiser steps made from the same answers before new ones are written"""
+    """how often the same answers are learnt from before new ones are written"""
+    minibatches: PositiveInt = 1
+    """optimiser steps of each pass, each over its share of the answers in an order by chance"""
+    target_kl: PositiveFloat | None = None
+    """write new answers once the policy is further than this from the one that wrote them, in nats a token (k3)"""
     beta: NonNegativeFloat = 0.0
     """how strongly the policy is held to the reference; 0 needs none"""
     reference: Literal["beginning", "base"] = "beginning"
@@ -48,10 +56,21 @@ class Rolled(Objective):
     writer: Annotated[Writer, writers] = Local()
     """who writes the answers"""
 
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        for name, length in (("min_tokens", self.min_tokens), ("limit_from", self.limit_from or 1)):
+            if length > self.max_tokens:
+                raise ValueError(f"{name} {length} is more than max_tokens {self.max_tokens}")
+        if self.limit_from is not None and self.min_tokens > self.limit_from:
+            raise ValueError(f"min_tokens {self.min_tokens} is more than limit_from {self.limit_from}")
+        if self.target_kl is not None and self.steps_per_batch == 1:
+            raise ValueError("target_kl ends passes early, and there is only one step; give passes or minibatches")
+        return self
+
     @property
     def steps_per_batch(self) -> int:
-        """Each pass is a step."""
-        return self.passes
+        """Each mini-batch of each pass is a step."""
+        return self.passes * self.minibatches
 
     @property
     def rows_made(self) -> int:
@@ -66,7 +85,7 @@ class Rolled(Objective):
     @property
     def samples_logps(self) -> bool:
         """Whether answers know their log-probability as they were drawn; in the first pass they are of this policy."""
-        return self.passes > 1
+        return self.steps_per_batch > 1
 
     def refusal(self, adapter: Adapter, *, streaming: bool, quantized: bool) -> str | None:
         """A base needs an adapter beside it."""
@@ -81,10 +100,9 @@ class Rolled(Objective):
             policy.remember()
         return {"policy": policy}
 
-    @property
-    def sampling(self) -> GenerationConfig:
-        """How answers are drawn."""
-        return GenerationConfig(max_tokens=self.max_tokens, temperature=self.temperature)
+    def sampling(self, limit: int) -> GenerationConfig:
+        """How answers are drawn that a limit cuts off."""
+        return GenerationConfig(max_tokens=limit, min_tokens=self.min_tokens, temperature=self.temperature)
 
     def credit(self, rewards_NG: Tensor, rows: Sequence[Row]) -> list[list[float]]:
         """Each answer's tokens' advantages: the answer's own, at all of them."""

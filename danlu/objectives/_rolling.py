@@ -4,7 +4,7 @@ N: prompts of a step, G: answers to each.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,10 @@ from danlu.rewards import Reward, rewards
 from danlu.rewards.base import Answer, Court, Judge, judged
 from danlu.tokens.templates.base import stop_ids
 
-PENDING = "rollout"
-"""under which a cursor keeps the answers that are not learnt from to the end"""
+PENDING, KEPT = "rollout", "kept"
+"""under which a cursor has the answers that are not learnt from to the end, and what later steps need"""
+DRIFT = "drift"
+"""how far a policy is from the one that wrote, in nats a token"""
 
 
 class Rolling(Learning):
@@ -38,38 +40,77 @@ class Rolling(Learning):
         self.judges = opened(objective.rewards, self.court)
         self.write = objective.writer.open(self.policy, stop_ids(words.tokenizer, words.template))
         self.pending: dict[str, Any] | None = None
+        self.far = False
+        """whether the policy is too far from the one that wrote"""
 
     def restore(self, cursor: dict[str, Any]) -> None:
         """Answers that a checkpoint has kept are learnt from to the end."""
         self.pending = cursor.get(PENDING)
+        self.remember(cursor.get(KEPT, {}))
+
+    def remember(self, kept: dict[str, Any]) -> None:
+        """Take what `kept` has given."""
+
+    def kept(self) -> dict[str, Any]:
+        """What changes with each rollout and later ones need, as JSON."""
+        return {}
 
     def steps(self, loader: Iterable[Step]) -> Iterator[Step]:
         """Answers to each step's prompts, as many times as there are passes."""
         if self.pending is not None:
             kept, self.pending = self.pending, None
             rows = [Row(**row) for row in kept["rows"]]
-            yield from self._passes(rows, Step([], kept["epoch"], kept["cursor"], kept["facts"]), kept["made"])
+            step = Step([], kept["epoch"], kept["cursor"], kept["facts"])
+            yield from self._passes(rows, step, kept["order"], kept["made"])
         for step in loader:
-            rollout = self.roll(asks_in(step.packs), self.rolled.group)
+            rollout = self.roll(asks_in(step.packs), self.rolled.group, self._limit())
+            order = int(torch.randint(1 << 31, ())) if self.rolled.minibatches > 1 else 0
             rows = self.rows(rollout)
-            step.facts = step.facts | facts_of(rollout)
-            yield from self._passes(rows, replace(step, samples=samples_of(rollout, rows), waited=waited_for(rollout)))
+            if kept := self.kept():
+                step.cursor = step.cursor | {KEPT: kept}
+            step.facts = step.facts | self.facts(rollout, rows)
+            news = replace(step, samples=samples_of(rollout, rows), waited=waited_for(rollout))
+            yield from self._passes(rows, news, order)
 
-    def _passes(self, rows: list[Row], step: Step, made: int = 0) -> Iterator[Step]:
-        """Until the last one, a cursor keeps the answers: the weights that wrote them are gone."""
-        for number in range(made + 1, self.rolled.passes + 1):
+    def _passes(self, rows: list[Row], step: Step, order: int, made: int = 0) -> Iterator[Step]:
+        """Until the last step, a cursor keeps the answers: the weights that wrote them are gone."""
+        parts = [part for number in range(self.rolled.passes) for part in self._parts(rows, order + number)]
+        self.far = False
+        for number, part in enumerate(parts[made:], made + 1):
             cursor = step.cursor
-            if number < self.rolled.passes:
-                told = {"epoch": step.epoch, "cursor": step.cursor, "facts": step.facts, "made": number}
+            if number < len(parts):
+                told = {"epoch": step.epoch, "cursor": step.cursor, "facts": step.facts, "order": order, "made": number}
                 cursor = cursor | {PENDING: told | {"rows": [row.to_json() for row in rows]}}
             news = step if number == 1 else replace(step, samples=[], waited={})
-            yield replace(news, packs=packs_of(rows, self.court.pack_tokens), cursor=cursor)
+            yield replace(news, packs=packs_of(part, self.court.pack_tokens), cursor=cursor)
+            if self.far:
+                return
 
-    def roll(self, asks: Sequence[Ask], count: int) -> Rollout:
+    def _parts(self, rows: list[Row], order: int) -> list[list[Row]]:
+        """The mini-batches of a pass."""
+        count = min(self.rolled.minibatches, len(rows))
+        if count == 1:
+            return [rows]
+        drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(order))
+        return [counting([rows[n] for n in part.tolist()]) for part in drawn.tensor_split(count)]
+
+    def learnt(self, step: Step, metrics: Mapping[str, float]) -> None:
+        """Where the policy is further from the one that wrote than it may be, these answers are done with."""
+        limit = self.rolled.target_kl
+        if limit is not None and metrics.get(DRIFT, 0.0) > limit:
+            self.far = True
+            step.cursor = {key: value for key, value in step.cursor.items() if key != PENDING}
+
+    def _limit(self) -> int:
+        """The longest answer of a step."""
+        least, most = self.rolled.limit_from, self.rolled.max_tokens
+        return most if least is None else int(torch.randint(least, most + 1, ()))
+
+    def roll(self, asks: Sequence[Ask], count: int, limit: int) -> Rollout:
         """Write answers and have them judged. Chance comes from torch's generator, which the step has seeded."""
         self._check_room(asks)
         began = time.perf_counter()
-        groups = self.write([ask.ids for ask in asks], count, self.rolled.sampling)
+        groups = self.write([ask.ids for ask in asks], count, self.rolled.sampling(limit))
         wrote = time.perf_counter()
         answers = [self._answer(ask, draft) for ask, drafts in zip(asks, groups, strict=True) for draft in drafts]
         parts = {name: judged(name, judge, answers) for name, _, judge in self.judges}
@@ -82,33 +123,50 @@ class Rolling(Learning):
 
     def rows(self, rollout: Rollout) -> list[Row]:
         """What is learnt from each answer."""
-        rolled, policy, capacity = self.rolled, self.policy, self.court.pack_tokens
         count = rollout.rewards_NG.shape[1]
         segments = [ask.segment for ask in rollout.asks for _ in range(count)]
         rows = [
             Row(answer.prompt_ids, answer.ids, segment.source, segment.file, segment.row)
             for answer, segment in zip(rollout.answers, segments, strict=True)
         ]
-        if rolled.samples_logps:
-            tell(rows, LOGPS, capacity, lambda pack: rolled.logps(policy, pack))
-        if rolled.beta:
-            with rolled.as_reference(policy):
-                tell(rows, REFERENCE, capacity, lambda pack: rolled.logps(policy, pack))
         finished = [answer.finish == "stop" for answer in rollout.answers]
-        for row, advantages in zip(rows, rolled.credit(rollout.rewards_NG, rows), strict=True):
+        for row, stopped in zip(rows, finished, strict=True):  # a step that counts nothing has no mean
+            row.counts = stopped or self.rolled.learn_cut_off or not any(finished)
+        self.tell(rows)
+        for row, advantages in zip(rows, self.credit(rollout, rows), strict=True):
             row.told[ADVANTAGES] = advantages
         for row, stopped in zip(rows, finished, strict=True):
-            if not (rolled.learn_cut_off or stopped):
-                row.counts = not any(finished)  # a step that counts nothing has no mean
+            if not (self.rolled.learn_cut_off or stopped):
                 row.told[ADVANTAGES] = [0.0] * len(row.ids)
         return rows
+
+    def tell(self, rows: list[Row]) -> None:
+        """What the policy and the reference think of each token."""
+        if self.rolled.samples_logps:
+            tell(rows, self.court.pack_tokens, lambda pack: {LOGPS: self.rolled.logps(self.policy, pack)})
+        self.tell_reference(rows)
+
+    def tell_reference(self, rows: list[Row]) -> None:
+        """What the reference thinks of each token, where the policy is held to one."""
+        rolled, policy = self.rolled, self.policy
+        if rolled.beta:
+            with rolled.as_reference(policy):
+                tell(rows, self.court.pack_tokens, lambda pack: {REFERENCE: rolled.logps(policy, pack)})
+
+    def credit(self, rollout: Rollout, rows: list[Row]) -> list[list[float]]:
+        """Each answer's tokens' advantages."""
+        return self.rolled.credit(rollout.rewards_NG, rows)
+
+    def facts(self, rollout: Rollout, rows: list[Row]) -> dict[str, float]:
+        """What is told of a step's answers."""
+        return facts_of(rollout)
 
     def measure(self, pack: Pack) -> Loss:
         """Held-out prompts: the reward of an answer to each, by the same chance every time; the loss is minus it."""
         devices = [self.policy.device] if self.policy.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(0)
-            rollout = self.roll(asks_in([pack]), 1)
+            rollout = self.roll(asks_in([pack]), 1, self.rolled.max_tokens)
         count, total = len(rollout.answers), rollout.rewards_NG.sum()
         parts = {f"reward/{name}": (float(sum(part)), count) for name, part in rollout.parts.items()}
         return Loss(-total, count, {"reward": (total, count), **parts})
@@ -138,3 +196,8 @@ def opened(chosen: Sequence[Reward], court: Court) -> list[tuple[str, float, Jud
         twice = any(rewards.name_of(other) == name for other in chosen[:number])
         judges.append((f"{name}_{number + 1}" if twice else name, reward.weight, reward.open(court)))
     return judges
+
+
+def counting(rows: list[Row]) -> list[Row]:
+    """Some answers of which at least one counts: a step that counts nothing has no mean."""
+    return rows if any(row.counts for row in rows) else [replace(row, counts=True) for row in rows]

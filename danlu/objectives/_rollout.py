@@ -33,11 +33,12 @@ def facts_of(rollout: Rollout) -> dict[str, float]:
     """What is told of a step's answers."""
     rewards_NG, answers = rollout.rewards_NG, rollout.answers
     alike = (rewards_NG == rewards_NG[:, :1]).all(dim=1)
+    compared = {"alike": alike.double().mean().item()} if rewards_NG.shape[1] > 1 else {}
     return {
         "reward": rewards_NG.mean().item(),
         "reward_std": rewards_NG.std(correction=0).item(),
         **{f"reward/{name}": sum(part) / len(part) for name, part in rollout.parts.items()},
-        "alike": alike.double().mean().item(),
+        **compared,
         "answer_tokens": sum(len(answer.ids) for answer in answers) / len(answers),
         "cut_off": sum(answer.finish == "length" for answer in answers) / len(answers),
     }

@@ -2,21 +2,32 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.parts import Part
 from danlu.data.loader import Step
 from danlu.data.packing import Pack
 from danlu.models.adapters.base import Adapter
+from danlu.models.critic import Critic
 from danlu.models.policy import Policy
 from danlu.models.scorer import Scorer
 from danlu.samples import PreferencePair, Sample
 from danlu.tokens.templates.base import Template
 
-Models = dict[str, Policy]
+
+class Models(TypedDict):
+    """What an objective computes with, by its role."""
+
+    policy: Policy
+    critic: NotRequired[Critic]
+
+
+def together(models: Models) -> nn.ModuleDict:
+    """All of them as one module, whose weights go by their model's role first."""
+    return nn.ModuleDict(dict(models))  # type: ignore[arg-type]
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.cache_folder import cache_folder
@@ -33,7 +34,7 @@ from danlu.evals.baseline import Baseline
 from danlu.models.adapters.base import trainable_report
 from danlu.models.load import tokenizer_of
 from danlu.models.save import save_tokenizer
-from danlu.objectives.base import Learning, Models, Words
+from danlu.objectives.base import Learning, Models, Words, together
 from danlu.runs.folder import RunFolder
 from danlu.runs.identity import identity
 from danlu.runs.plan import here, planner_of
@@ -163,15 +164,21 @@ def facts(run: TrainRun, folder: RunFolder, session: Session) -> RunFacts:
 
 def lr_scales(run: TrainRun, models: Models) -> dict[str, float]:
     """The adapter's learning rate for each parameter, by the names that the optimiser knows."""
-    names = [name for name, parameter in models["policy"].model.named_parameters() if parameter.requires_grad]
-    return {f"policy.model.{name}": scale for name, scale in run.adapter.lr_scales(names).items()}
+    names = [name for name, parameter in together(models).named_parameters() if parameter.requires_grad]
+    return run.adapter.lr_scales(names)
 
 
 def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
     """What was learned so far, as plain transformers or peft reads it."""
-    prefix = "policy.model."
-    state = {name.removeprefix(prefix): value for name, value in training.results().items()}
-    training.models["policy"].save(run.adapter, folder, state)
+    models, results = training.models, training.results()
+    models["policy"].save(run.adapter, folder, under("policy.model.", results))
+    if "critic" in models:
+        models["critic"].save(folder, under("critic.", results))
+
+
+def under(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of one model, by the names that it has for them."""
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
 
 
 def save_artifact(

@@ -113,7 +113,7 @@ def test_the_schema_offers_every_part_by_its_name(schema):
 
     engine = schema["$defs"]["EngineConfig"]["properties"]
     objectives = (
-        "bco cispo cpo dapo dpo dr_grpo grpo hinge ipo kto orpo pretrain reinforce_plus_plus reward rloo robust"
+        "bco cispo cpo dapo dpo dr_grpo grpo hinge ipo kto orpo ppo pretrain reinforce_plus_plus reward rloo robust"
     )
     assert names(schema["properties"]["objective"]) == [*objectives.split(), "sft", "simpo"]
     forms = {form["properties"]["name"]["const"]: form for form in schema["properties"]["objective"]["oneOf"]}

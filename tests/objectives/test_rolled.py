@@ -37,8 +37,8 @@ def answered(settings: dict, name: str) -> tuple[list[Row], Policy]:
     rows = [Row(PROMPTS[n // 3], ids, "", "", n) for n, ids in enumerate(ANSWERS)]
     drawn, reference, policy = policy_of(moved=False), policy_of(moved=False), policy_of(moved=True)
     stir(drawn.model, seed=5)
-    tell(rows, LOGPS, 100, lambda pack: chosen.logps(drawn, pack))
-    tell(rows, REFERENCE, 100, lambda pack: chosen.logps(reference, pack))
+    tell(rows, 100, lambda pack: {LOGPS: chosen.logps(drawn, pack)})
+    tell(rows, 100, lambda pack: {REFERENCE: chosen.logps(reference, pack)})
     for row, advantages in zip(rows, chosen.credit(WORTH, rows), strict=True):
         row.told[ADVANTAGES] = advantages
     return rows, policy
@@ -184,7 +184,7 @@ def test_penalties_are_part_of_the_rewards():
 
 def test_the_first_pass_needs_no_memory_of_how_answers_were_drawn():
     rows, policy = answered({}, "grpo")
-    tell(rows, LOGPS, 100, lambda pack: objective("grpo").logps(policy, pack))
+    tell(rows, 100, lambda pack: {LOGPS: objective("grpo").logps(policy, pack)})
     with_memory = objective("grpo").loss({"policy": policy}, packs_of(rows, 100)[0])
     for row in rows:
         del row.told[LOGPS]

@@ -18,6 +18,15 @@ def once(answer):
     if Path("broken").exists(): raise ConnectionError("no judge today")
     return len(answer.text) / 20
 """
+PPO = {
+    "passes": 2,
+    "minibatches": 3,
+    "beta": 0.1,
+    "kl_controller": "adaptive",
+    "reward_scale": True,
+    "limit_from": 3,
+    "no_end_penalty": 1.0,
+}
 OBJECTIVE = {"rewards": [{"name": "length", "most": 5, "slack": 10}], "group": 4, "max_tokens": 8}
 
 
@@ -74,6 +83,10 @@ def dies(monkeypatch, after: int) -> pytest.MonkeyPatch:
         ("grpo", {"passes": 3, "beta": 0.1}, 5),
         ("rloo", {"passes": 2, "beta": 0.1}, 5),
         ("reinforce_plus_plus", {"beta": 0.1}, 3),
+        ("dapo", {"minibatches": 3}, 5),
+        ("ppo", PPO, 9),
+        ("ppo", PPO, 12),
+        ("ppo", PPO | {"passes": 1, "minibatches": 1}, 3),
     ],
 )
 def test_a_resumed_run_is_the_same_to_the_bit(run, monkeypatch, name, objective, after):
@@ -85,7 +98,7 @@ def test_a_resumed_run_is_the_same_to_the_bit(run, monkeypatch, name, objective,
     patch.undo()
     resumed = result(run("killed", *settings, resume=True, name=name, **objective))
     assert resumed == whole
-    assert len(whole["curve"]) == 4 * objective.get("passes", 1)
+    assert len(whole["curve"]) == 4 * objective.get("passes", 1) * objective.get("minibatches", 1)
     assert samples_of(Path("killed")) == samples_of(Path("whole"))
 
 
@@ -97,7 +110,7 @@ def samples_of(folder: Path) -> list[dict]:
 others = [pytest.param(name, marks=pytest.mark.slow) for name in ("dapo", "cispo", "rloo", "reinforce_plus_plus")]
 
 
-@pytest.mark.parametrize("name", ["grpo", "dr_grpo", *others])
+@pytest.mark.parametrize("name", ["grpo", "dr_grpo", "ppo", *others])
 def test_it_learns_to_write_what_is_rewarded(run, name):
     folder = run(
         "run",
@@ -149,8 +162,9 @@ def test_held_out_prompts_are_answered_and_judged(run):
     assert all(line["loss"] == -line["metrics"]["reward"] >= 0 for line in evals)
 
 
-def test_a_reward_that_fails_in_mid_run_leaves_a_run_that_goes_on(run, tmp_path):
-    judge = {"rewards": [{"name": "function", "function": "judges_of_mine:once"}]}
+@pytest.mark.parametrize("more", [{}, {"name": "ppo"} | PPO], ids=["grpo", "ppo"])
+def test_a_reward_that_fails_in_mid_run_leaves_a_run_that_goes_on(run, tmp_path, more):
+    judge = {"rewards": [{"name": "function", "function": "judges_of_mine:once"}]} | more
     whole = result(run("whole", "allow_code=true", **judge))
     objective_steps = loop.advance
 

@@ -159,7 +159,7 @@ def trace(
         recorder = Recorder(live, len(blocks))
         for number, block in enumerate(blocks):
             hooks.callback(follow(block, number, recorder))
-        backward(loss({**models}, pack).total)
+        backward(loss({**models}, pack).total)  # type: ignore[arg-type]
         recorder.close()
     return recorder
 

@@ -21,7 +21,7 @@ from danlu.models.blocks import blocks_of
 from danlu.models.load import ModelConfig
 from danlu.models.masters import Masters
 from danlu.models.outline import Outline, ScorerOutline, adapted, outline, outline_pack
-from danlu.objectives.base import Loss, Models, Objective
+from danlu.objectives.base import Loss, Models, Objective, together
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Planner:
         models: Models = objective.models(build)  # type: ignore[arg-type]
         self.models: dict[str, Outline] = models  # type: ignore[assignment]
         self.policy = self.models["policy"]
-        self.masters = Masters(torch.nn.ModuleDict(models), dtype)
+        self.masters = Masters(together(models), dtype)
         self.as_if = AsIfOn(device.kind, device.capability)
         self._arrange()
         self.num_blocks = len(blocks_of(self.policy.inner)[1])
@@ -115,7 +115,7 @@ class Planner:
         """The objective's, with the way to the host and back that the recipe wants."""
         if not (self.engine.offload_activations and self.device.kind == "cuda"):
             return self.objective.loss(models, pack)
-        with Offload(torch.nn.ModuleDict(models).state_dict().values(), META):
+        with Offload(together(models).state_dict().values(), META):
             return self.objective.loss(models, pack)
 
     def plan(self, choice: Choice, held: Holdings | None = None) -> Plan:
