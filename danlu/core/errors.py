@@ -6,7 +6,7 @@ UserError                  2  a recipe, flag or path is wrong
 ├── MemoryLimit            5  out of memory
 ├── Diverged               6  the loss or gradient is not a number any more
 ├── CheckpointError        7  no checkpoint can be trusted
-├── RewardError            8  an answer could not be given its reward; everything before it is saved
+├── RewardError            8  an answer was not written or not given its reward; what was learnt is saved
 └── Preempted             75  told to stop; everything is saved and `--resume` goes on
     └── Interrupted      130  the same, by Ctrl-C
 """
@@ -49,7 +49,7 @@ class CheckpointError(UserError):
 
 
 class RewardError(UserError):
-    """An answer could not be given its reward: names the reward, the row and why."""
+    """An answer was not written, or not given its reward: names the writer, or the reward and the row, and why."""
 
     exit_code = 8
 

@@ -16,6 +16,8 @@ from danlu.data.packing import IGNORED, Pack, Segment, best_fit
 
 ADVANTAGES, LOGPS, REFERENCE = "advantages", "sampled_logps", "reference_logps"
 """[n] of each segment: what its tokens are worth; their log-probability as they were drawn; under the reference"""
+CORRECTION = "correction"
+"""[n]: what losses are multiplied by where others have drawn the tokens"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from danlu.data.packing import Pack
-from danlu.objectives._answers import ADVANTAGES, LOGPS, spread, told
+from danlu.objectives._answers import ADVANTAGES, CORRECTION, LOGPS, spread, told
 from danlu.objectives._compared import sizes_of, sums_of
 from danlu.objectives._rolled import Rolled
 from danlu.objectives._rolling import DRIFT, Rolling
@@ -43,6 +43,9 @@ class Clipped(Rolled):
         advantages_T = torch.zeros_like(drawn_T) if advantages_T is None else advantages_T
         log_ratios_T = self.log_ratios((logps_T - drawn_T) * pack.weights, pack)
         losses_T = self.losses(log_ratios_T, advantages_T, logps_T)
+        correction_T = told(pack, CORRECTION)
+        if correction_T is not None:
+            losses_T = losses_T * correction_T
         losses_T, metrics = self.held(losses_T, logps_T, log_ratios_T, pack)
         num_tokens = float(pack.weights.sum())
         metrics["entropy"] = (-(logps_T.detach() * pack.weights).sum(), num_tokens)

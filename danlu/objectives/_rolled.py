@@ -19,6 +19,7 @@ from danlu.models.adapters.base import Adapter
 from danlu.models.beginning import without_adapter
 from danlu.models.policy import Policy
 from danlu.objectives._answers import Row
+from danlu.objectives._correction import Correction
 from danlu.objectives.base import Builder, Models, Objective
 from danlu.rewards import Reward, rewards
 from danlu.samples import Conversation, Prompt
@@ -55,6 +56,8 @@ class Rolled(Objective):
     """learn from answers that the limit has cut off too"""
     writer: Annotated[Writer, writers] = Local()
     """who writes the answers"""
+    correction: Correction | None = Correction()
+    """how answers count that others than the policy of now have drawn: a server's weights and numerics"""
 
     @model_validator(mode="after")
     def _lengths_fit(self) -> Self:
@@ -91,6 +94,9 @@ class Rolled(Objective):
         """A base needs an adapter beside it."""
         if self.beta and self.reference == "base" and not adapter.lies_beside:
             return "reference: base is the model without its adapter, and here there is none; say beginning"
+        why = self.writer.refusal(adapter)
+        if why:
+            return why
         return "answers are written to prompts that are there before; leave data.streaming out" if streaming else None
 
     def models(self, build: Builder) -> Models:

@@ -15,7 +15,7 @@ from danlu.core.errors import UserError
 from danlu.data.loader import Step
 from danlu.data.packing import Pack
 from danlu.generate.pieces import decode
-from danlu.generate.writers.base import Draft
+from danlu.generate.writers.base import Desk, Draft
 from danlu.objectives._answers import ADVANTAGES, LOGPS, REFERENCE, Ask, Row, asks_in, packs_of, tell
 from danlu.objectives._rolled import Rolled
 from danlu.objectives._rollout import Rollout, facts_of, samples_of, waited_for
@@ -38,7 +38,8 @@ class Rolling(Learning):
         self.rolled, self.policy = objective, models["policy"]
         self.court = Court(words.tokenizer, self.policy.device, words.pack_tokens)
         self.judges = opened(objective.rewards, self.court)
-        self.write = objective.writer.open(self.policy, stop_ids(words.tokenizer, words.template))
+        stops = stop_ids(words.tokenizer, words.template)
+        self.write = objective.writer.open(Desk(self.policy, words.adapter, words.tokenizer, stops, words.folder))
         self.pending: dict[str, Any] | None = None
         self.far = False
         """whether the policy is too far from the one that wrote"""
@@ -96,10 +97,15 @@ class Rolling(Learning):
 
     def learnt(self, step: Step, metrics: Mapping[str, float]) -> None:
         """Where the policy is further from the one that wrote than it may be, these answers are done with."""
+        self.write.learnt()
         limit = self.rolled.target_kl
         if limit is not None and metrics.get(DRIFT, 0.0) > limit:
             self.far = True
             step.cursor = {key: value for key, value in step.cursor.items() if key != PENDING}
+
+    def close(self) -> None:
+        """Nothing more is written."""
+        self.write.close()
 
     def _limit(self) -> int:
         """The longest answer of a step."""
@@ -119,7 +125,8 @@ class Rolling(Learning):
         assert isinstance(total, Tensor)
         seconds = {"writing": wrote - began, "judging": time.perf_counter() - wrote}
         drafts = [draft for group in groups for draft in group]
-        return Rollout(list(asks), answers, total.reshape(-1, count), parts, drafts, seconds)
+        told = {} if self.write.behind is None else {"steps_behind": float(self.write.behind)}
+        return Rollout(list(asks), answers, total.reshape(-1, count), parts, drafts, seconds, told)
 
     def rows(self, rollout: Rollout) -> list[Row]:
         """What is learnt from each answer."""
@@ -133,6 +140,7 @@ class Rolling(Learning):
         for row, stopped in zip(rows, finished, strict=True):  # a step that counts nothing has no mean
             row.counts = stopped or self.rolled.learn_cut_off or not any(finished)
         self.tell(rows)
+        self.correct(rollout, rows)
         for row, advantages in zip(rows, self.credit(rollout, rows), strict=True):
             row.told[ADVANTAGES] = advantages
         for row, stopped in zip(rows, finished, strict=True):
@@ -153,13 +161,25 @@ class Rolling(Learning):
             with rolled.as_reference(policy):
                 tell(rows, self.court.pack_tokens, lambda pack: {REFERENCE: rolled.logps(policy, pack)})
 
+    def correct(self, rollout: Rollout, rows: list[Row]) -> None:
+        """How tokens count that others than the policy have drawn, where they say how likely those were."""
+        correction, drawn = self.rolled.correction, [draft.logps for draft in rollout.drafts]
+        if correction is None or all(logps is None for logps in drawn):
+            return
+        known = LOGPS in rows[0].told
+        if not known:
+            tell(rows, self.court.pack_tokens, lambda pack: {LOGPS: self.rolled.logps(self.policy, pack)})
+        rollout.told |= correction.correct(rows, drawn)
+        for row in rows if not known else ():
+            del row.told[LOGPS]  # in the only step the policy is still what they are of
+
     def credit(self, rollout: Rollout, rows: list[Row]) -> list[list[float]]:
         """Each answer's tokens' advantages."""
         return self.rolled.credit(rollout.rewards_NG, rows)
 
     def facts(self, rollout: Rollout, rows: list[Row]) -> dict[str, float]:
         """What is told of a step's answers."""
-        return facts_of(rollout)
+        return facts_of(rollout) | rollout.told
 
     def measure(self, pack: Pack) -> Loss:
         """Held-out prompts: the reward of an answer to each, by the same chance every time; the loss is minus it."""

@@ -4,7 +4,7 @@ N: prompts of a step, G: answers to each.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +18,8 @@ from danlu.rewards.base import Answer
 class Rollout:
     """Answers in the order of their prompts, G to each; what they are worth in all, and by each judge.
 
-    `drafts` are the answers as the writer gave them. `seconds` of writing and judging.
+    `drafts` are the answers as the writer gave them. `seconds` of writing and judging. `told`: how far the writer's
+    weights are from the policy's, where they are others.
     """
 
     asks: list[Ask]
@@ -27,6 +28,7 @@ class Rollout:
     parts: dict[str, list[float]]
     drafts: list[Draft]
     seconds: dict[str, float]
+    told: dict[str, float] = field(default_factory=dict)
 
 
 def facts_of(rollout: Rollout) -> dict[str, float]:

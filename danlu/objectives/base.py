@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, NotRequired, Protocol, TypedDict
 
 from torch import Tensor, nn
@@ -47,11 +48,16 @@ class Loss:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How a run's words become tokens, and how many of those are run at once."""
+    """How a run's words become tokens, and how many of those are run at once.
+
+    What learns of the policy is the `adapter`'s; in `folder` things may lie that other processes read.
+    """
 
     tokenizer: PreTrainedTokenizerFast
     template: Template
     pack_tokens: int
+    adapter: Adapter
+    folder: Path
 
 
 class Builder(Protocol):
@@ -140,6 +146,9 @@ class Learning:
 
     def learnt(self, step: Step, metrics: Mapping[str, float]) -> None:
         """A step was made, and measured this over all devices; what later steps need of it goes into its cursor."""
+
+    def close(self) -> None:
+        """The run ends, or stops."""
 
     def measure(self, pack: Pack) -> Loss:
         """What is measured on held-out data."""

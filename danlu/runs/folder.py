@@ -30,6 +30,8 @@ class RunFolder:
         """what was skipped because its loss or gradient was not finite"""
         self.final = path / "final"
         """what was trained, ready to load"""
+        self.shared = path / "shared"
+        """what other processes read while the run lasts"""
         self.report = path / "report.html"
         self.lock = path / "run.lock"
 

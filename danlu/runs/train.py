@@ -1,8 +1,9 @@
 """From a recipe to an artifact."""
 
 import logging
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -55,11 +56,13 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
             write_json(folder.data_report, data.report.to_dict())
             run.data.limits.check(data.report)
             models = run.objective.models(engine.builder(run.model, run.adapter))
-            learning = run.objective.begin(models, Words(tokenizer, data.template, run.data.tokens_per_pack))
+            shutil.rmtree(folder.shared, ignore_errors=True)  # a killed run may have left it
+            words = Words(tokenizer, data.template, run.data.tokens_per_pack, run.adapter, folder.shared)
+            learning = run.objective.begin(models, words)
             session = prepare(run, folder, engine, data, learning)
             restore(session, allow_config_change)
             write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
-        with Listeners(run.hooks, facts(run, folder, session)) as listeners:
+        with closing(learning), Listeners(run.hooks, facts(run, folder, session)) as listeners:
             fit(session, listeners, stop)
             report_mixture(folder, session, data)
             artifact = save_artifact(run, folder, session, tokenizer, data)

@@ -119,7 +119,7 @@ def test_the_schema_offers_every_part_by_its_name(schema):
     forms = {form["properties"]["name"]["const"]: form for form in schema["properties"]["objective"]["oneOf"]}
     rewards = names(forms["grpo"]["properties"]["rewards"]["items"])
     assert rewards == ["code", "exact", "function", "length", "model", "regex", "server"]
-    assert names(forms["grpo"]["properties"]["writer"]) == ["local"]
+    assert names(forms["grpo"]["properties"]["writer"]) == ["local", "server"]
     assert names(schema["properties"]["adapter"]) == ["freeze", "full", "full_fp8", "lora", "qat"]
     assert {"adamw", "adamw8bit", "lamb", "lion", "muon", "schedule_free", "sgd"} <= set(names(engine["optimizer"]))
     assert "cosine" in names(engine["schedule"])

@@ -31,6 +31,17 @@ CASES = {
     "dapo as bnpo": ({"clip_high": 0.2}, {"loss_type": "bnpo"}),
     "cispo": ({"clip_high": 0.1}, {"loss_type": "cispo", "epsilon_high": 1.1}),
     "rloo": ({}, {}),
+    "grpo corrected": ({"beta": 0.3, "correction": {"cap": 1.1}}, {"loss_type": "grpo"}),
+    "grpo corrected answers": ({"correction": {"cap": 1.1, "level": "answer"}}, {"loss_type": "grpo"}),
+    "grpo masked answers": (
+        {"correction": {"cap": 1.2, "level": "answer", "mask_above": 1.2}},
+        {"loss_type": "grpo"},
+    ),
+    "dapo corrected": ({"clip_high": 0.28, "correction": {"cap": 1.1}}, {"loss_type": "dapo"}),
+    "cispo corrected": (
+        {"clip_high": 0.1, "correction": {"cap": 1.1, "mask_above": 1.2}},
+        {"loss_type": "cispo", "epsilon_high": 1.1},
+    ),
 }
 
 
@@ -38,6 +49,9 @@ CASES = {
 def test_losses_and_gradients_are_those_of_trl(case, tiny, settings):
     name, (mine, theirs) = case.partition(" ")[0], CASES[case]
     rows, policy = answered(mine, name)
+    drawn = drawn_elsewhere(rows) if "correction" in mine else None
+    if drawn is not None:
+        objective(name, **mine).correction.correct(rows, drawn)
     loss = objective(name, **mine).loss({"policy": policy}, packs_of(shifted(rows), 1000)[0])
     found = gradients(policy.model, loss.total / loss.count)
 
@@ -62,9 +76,35 @@ def test_losses_and_gradients_are_those_of_trl(case, tiny, settings):
         processing_class=tokenizer_of(tiny("llama")),
     )
     trainer.current_gradient_accumulation_steps = 1
-    total = trainer._compute_loss(trainer.model.train(), inputs(rows))
+    told = inputs(rows)
+    if drawn is not None:
+        trainer.use_vllm = trainer.vllm_importance_sampling_correction = True
+        told["importance_sampling_ratio"] = ratios(told, drawn, mine["correction"])
+    total = trainer._compute_loss(trainer.model.train(), told)
     torch.testing.assert_close(loss.total / loss.count, total, rtol=1e-5, atol=1e-8)
     assert_same_gradients(found, gradients(model, total), rtol=2e-5)
+
+
+def drawn_elsewhere(rows) -> list[list[float]]:
+    """What another program says of the same tokens: a little more or less of each."""
+    draw = torch.Generator().manual_seed(1)
+    return [(torch.tensor(row.told[LOGPS]) + 0.2 * torch.randn(len(row.ids), generator=draw)).tolist() for row in rows]
+
+
+def ratios(told: dict[str, torch.Tensor], drawn: list[list[float]], correction: dict) -> torch.Tensor:
+    """As TRL works them out where it draws from vLLM: a step of its sampling, which cannot be called alone."""
+    mask = told["completion_mask"]
+    theirs = torch.tensor([row + [0.0] * (mask.shape[1] - len(row)) for row in drawn])
+    behind = (told["old_per_token_logps"] - theirs) * mask
+    answers = behind.sum(-1, keepdim=True).exp()
+    found = behind.exp() if correction.get("level", "token") == "token" else answers
+    found = found.clamp(max=correction["cap"])
+    bound = correction.get("mask_above", float("inf"))
+    found = found.masked_fill((answers < 1 / bound) | (answers > bound), 0.0)
+    assert (found != 1).any()
+    assert (found == correction["cap"]).any() or "mask_above" in correction
+    assert (found == 0).any() == ("mask_above" in correction)
+    return found
 
 
 def inputs(rows) -> dict[str, torch.Tensor]:

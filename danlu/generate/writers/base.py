@@ -1,10 +1,14 @@
 """What every writer does: prompts in, answers of the policy as it is now out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
 
 from danlu.core.parts import Part
 from danlu.generate.base import Finish, GenerationConfig
+from danlu.models.adapters.base import Adapter
 from danlu.models.policy import Policy
 
 
@@ -12,7 +16,8 @@ from danlu.models.policy import Policy
 class Draft:
     """An answer's ids, the last of them the stop token unless the limit cut it off.
 
-    `logps` are the log-probabilities of its ids as they were drawn, where a writer knows them.
+    `logps` are the log-probabilities of its ids as they were drawn, where a writer knows them; NaN where of one it
+    does not.
     """
 
     ids: list[int]
@@ -20,13 +25,41 @@ class Draft:
     logps: list[float] | None = None
 
 
-Write = Callable[[Sequence[list[int]], int, GenerationConfig], list[list[Draft]]]
-"""prompts, how many answers to each, how they are drawn -> the answers to each prompt; torch's own generator decides"""
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a writer is given of a run; in `folder` things lie that other processes read while the run lasts."""
+
+    policy: Policy
+    adapter: Adapter
+    tokenizer: PreTrainedTokenizerFast
+    stops: set[int]
+    folder: Path
+
+
+class Pen:
+    """A writer at work in one run."""
+
+    behind: int | None = None
+    """steps that the policy has made since the weights that it writes with; None: those are the policy's own"""
+
+    def __call__(self, prompts: Sequence[list[int]], count: int, config: GenerationConfig) -> list[list[Draft]]:
+        """`count` answers to each prompt; torch's own generator decides which."""
+        raise NotImplementedError
+
+    def learnt(self) -> None:
+        """The policy has made a step."""
+
+    def close(self) -> None:
+        """Nothing more is written in this run."""
 
 
 class Writer(Part):
     """Settings of who writes answers for a policy to learn from."""
 
-    def open(self, policy: Policy, stops: set[int]) -> Write:
-        """Make ready what writes, once before the first step; each call writes with the policy's weights of then."""
+    def refusal(self, adapter: Adapter) -> str | None:
+        """Why it cannot write what learns so; None where it can."""
+        return None
+
+    def open(self, desk: Desk) -> Pen:
+        """Make ready what writes, once before the first step."""
         raise NotImplementedError

@@ -1,6 +1,7 @@
 """The policy itself, in this process."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import PositiveInt
@@ -8,8 +9,7 @@ from pydantic import PositiveInt
 from danlu.core.errors import MemoryLimit
 from danlu.generate.base import GenerationConfig
 from danlu.generate.groups import groups
-from danlu.generate.writers.base import Draft, Write, Writer
-from danlu.models.policy import Policy
+from danlu.generate.writers.base import Desk, Draft, Pen, Writer
 
 
 class Local(Writer):
@@ -18,16 +18,24 @@ class Local(Writer):
     at_once: PositiveInt = 64
     """answers that are written together: memory and speed depend on it, and which ones are drawn"""
 
-    def open(self, policy: Policy, stops: set[int]) -> Write:
+    def open(self, desk: Desk) -> Pen:
         """Nothing has to be loaded."""
+        return Hand(desk, self.at_once)
 
-        def write(prompts: Sequence[list[int]], count: int, config: GenerationConfig) -> list[list[Draft]]:
-            problem = None
-            try:
-                with policy.writing() as model:
-                    return groups(model, prompts, count, config, stops, at_once=self.at_once)
-            except torch.OutOfMemoryError as error:
-                problem = str(error).partition("\n")[0]
-            raise MemoryLimit(f"out of memory while answers were written ({problem}); lower objective.writer.at_once")
 
-        return write
+@dataclass
+class Hand(Pen):
+    """Writes with the weights that the policy has at that moment."""
+
+    desk: Desk
+    at_once: int
+
+    def __call__(self, prompts: Sequence[list[int]], count: int, config: GenerationConfig) -> list[list[Draft]]:
+        """All in this process."""
+        problem = None
+        try:
+            with self.desk.policy.writing() as model:
+                return groups(model, prompts, count, config, self.desk.stops, at_once=self.at_once)
+        except torch.OutOfMemoryError as error:
+            problem = str(error).partition("\n")[0]
+        raise MemoryLimit(f"out of memory while answers were written ({problem}); lower objective.writer.at_once")

@@ -7,26 +7,26 @@ from danlu.core.errors import MemoryLimit
 from danlu.generate.base import GenerationConfig
 from danlu.generate.groups import groups
 from danlu.generate.writers import writers
-from danlu.models.load import ModelConfig, build_model
-from danlu.models.policy import Policy
 
 PROMPTS = [[5, 6, 7, 8], [9, 10]]
 GREEDY = GenerationConfig(max_tokens=4)
 
 
-def test_each_call_writes_with_the_weights_of_then():
-    policy = Policy(build_model(ModelConfig(path="builtin:tiny-llama"), torch.float32))
-    write = writers["local"](at_once=3).open(policy, {3})
+def test_each_call_writes_with_the_weights_of_then(desk):
+    desk = desk()
+    policy = desk.policy
+    write = writers["local"](at_once=3).open(desk)
     before = write(PROMPTS, 2, GREEDY)
     with policy.writing() as model:
-        assert before == groups(model, PROMPTS, 2, GREEDY, {3}, at_once=3)
+        assert before == groups(model, PROMPTS, 2, GREEDY, desk.stops, at_once=3)
     torch.nn.init.normal_(policy.head.weight)
     assert write(PROMPTS, 2, GREEDY) != before
 
 
-def test_too_little_memory_names_what_to_lower(monkeypatch):
-    policy = Policy(build_model(ModelConfig(path="builtin:tiny-llama"), torch.float32)).train()
-    write = writers["local"]().open(policy, set())
+def test_too_little_memory_names_what_to_lower(desk, monkeypatch):
+    desk = desk()
+    policy = desk.policy.train()
+    write = writers["local"]().open(desk)
 
     def full(*given, **named):
         raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
