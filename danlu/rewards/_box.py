@@ -124,6 +124,7 @@ def filled(text: str, marks: dict[str, str]) -> str:
 def readable(code: Path) -> list[str]:
     """What a program may read: Python, the system's libraries, and its own files; none of them twice."""
     wanted = [*_jail.SYSTEM, sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable)), str(code)]
+    wanted += [os.path.realpath(path) for path in wanted]  # a link is nothing without what it leads to
     found: list[str] = []
     for path in sorted({os.path.abspath(path) for path in wanted if os.path.exists(path)}, key=len):
         if not any(path.startswith(f"{other}/") for other in found):

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import time
 from pathlib import Path
 from threading import Barrier
@@ -169,6 +170,13 @@ def test_its_own_folder_is_there_and_goes_again():
     text, folder = ran.printed.decode().split()
     assert text == "b"
     assert not Path(folder).exists()
+
+
+def test_a_python_behind_a_link_is_found(monkeypatch, tmp_path):
+    (tmp_path / "link").symlink_to(sys.prefix)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "link"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "link" / "bin" / Path(sys.executable).name))
+    assert box("import pydantic; print(pydantic.__name__)").printed == b"pydantic\n"
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", __file__, "/proc/self/environ", "/proc/1/environ"])

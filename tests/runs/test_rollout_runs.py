@@ -155,6 +155,18 @@ def test_answers_that_rows_have_are_what_is_expected(run, tmp_path):
     assert len(told) == 4
 
 
+def test_programs_are_judged_by_the_tests_of_their_row(run, tmp_path):
+    tests = "def check(f):\n    assert f(1) == 2, 'two'\n\ncheck(inc)"
+    rows = [{"question": f"write inc {number}", "answer": tests} for number in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code = {"rewards": [{"name": "code"}]}
+    with pytest.raises(UserError, match="only when the recipe says `allow_code: true`"):
+        run("refused", **code)
+    samples = samples_of(run("run", "engine.steps=1", "allow_code=true", **code))
+    assert {line["expected"] for line in samples} == {tests}
+    assert {line["rewards"]["code"] for line in samples} == {0.0}
+
+
 def test_held_out_prompts_are_answered_and_judged(run):
     folder = run("run", "engine.steps=2", "data.held_out=4")
     evals = [line for line in read_metrics(folder / "metrics.jsonl") if line["event"] == "eval"]

@@ -239,6 +239,13 @@ def test_a_server_that_is_not_there_or_a_key_that_is_not_set(desk, monkeypatch):
         writers["server"].model_validate(nowhere | {"key_from": "WRITER_KEY"}).open(desk())
 
 
+def test_several_devices_are_refused(server, desk, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(UserError, match="on several devices each would be given other answers; train on one"):
+        pen_of(server, desk())
+
+
 @pytest.mark.parametrize("more", ["dora", "embeddings"])
 def test_an_adapter_that_vllm_does_not_load_is_refused(more):
     lora, server = adapters["lora"](**{more: True}), writers["server"]
