@@ -41,15 +41,15 @@ def call(name: str, *given: Any) -> int:
 
 def stand_apart(*, root: bool) -> None:
     """Own processes, network, shared memory, mounts; who is not root needs a namespace of users to make them."""
-    if root:
-        call("unshare", OTHERS)
-        return
-    user, group = os.getuid(), os.getgid()
-    call("unshare", USERS | OTHERS)
+    call("unshare", OTHERS if root else USERS | OTHERS)
+
+
+def be_somebody(user: int, group: int) -> None:
+    """The only user of an own namespace, in which no further ones can be made."""
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{INSIDE} {user} 1")
     Path("/proc/self/gid_map").write_text(f"{INSIDE} {group} 1")
-    Path("/proc/sys/user/max_user_namespaces").write_text("0")  # none can be made inside
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
 
 
 def own_root(root: str, reads: list[str], work: str, space: int, user: int | None) -> None:
@@ -103,12 +103,14 @@ def become(user: int | None) -> None:
 
 def shut(plan: dict[str, Any]) -> tuple[bool, list[str]]:
     """Shut every door that there is: whether processes are its own now, and what the kernel does not have."""
-    user, missing = plan["user"], []
+    user, mine, missing = plan["user"], (os.getuid(), os.getgid()), []
     apart = False
     os.chdir(plan["work"])
     try:
         stand_apart(root=user is not None)
         apart = True
+        if user is None:
+            be_somebody(*mine)
         own_root(plan["root"], plan["reads"], plan["work"], plan["space"], user)
     except (OSError, AttributeError) as error:
         missing.append(f"namespaces ({error})")

@@ -16,13 +16,16 @@ from danlu.core.errors import RewardError, SetupError
 from danlu.rewards import _box, _jail, _tests, rewards
 from danlu.rewards._box import Limits, run
 from danlu.rewards._tests import block_of
-from tests.rewards.conftest import answer
+from tests.rewards.conftest import answer, boxed
 
 ASSERTS = (
     "import math\nwanted = 3\nassert add(1, 2) == wanted\nassert add(0, 0) == 0\nassert add('a', 'b') == '''a\nb'''\n"
 )
 CASES = json.dumps([{"input": "1 2\n", "output": "3"}, {"input": "4 5\n", "output": "9\n"}])
 SMALL = Limits(seconds=5.0, memory_mb=256, written_mb=1, processes=4)
+
+
+pytestmark = boxed
 
 
 def code(text: str) -> str:
@@ -210,11 +213,15 @@ def test_the_network_is_out_of_reach():
     )
 
 
-def test_a_kernel_without_doors_is_refused_or_told(court, monkeypatch, tmp_path, caplog):
-    jail = Path(_jail.__file__).read_text().replace('call("unshare"', 'call("no_such_call"')
+@pytest.mark.parametrize("door", ["unshare", "mount"])
+def test_a_kernel_without_doors_is_refused_or_told(court, monkeypatch, tmp_path, caplog, door):
+    jail = Path(_jail.__file__).read_text().replace(f'call("{door}"', 'call("no_such_call"')
     (tmp_path / "jail.py").write_text(jail)
     monkeypatch.setattr(_jail, "__file__", str(tmp_path / "jail.py"))
-    one = answer(code("def add(a, b): return a + b"), "assert add(1, 1) == 2")
+    forks = (
+        "import os\nfor _ in range(3):\n    if os.fork() == 0: os._exit(0)\n    os.wait()\ndef add(a, b): return a + b"
+    )
+    one = answer(code(forks), "assert add(1, 1) == 2")
     with pytest.raises(
         SetupError, match="cannot keep programs from its files and network: namespaces .*isolation: best"
     ):

@@ -9,6 +9,7 @@ from danlu.core.errors import DataError, RewardError, UserError
 from danlu.engine import loop
 from danlu.engine.metrics import read_metrics
 from danlu.runs.start import start
+from tests.rewards.conftest import boxed
 from tests.runs.small_run import result
 
 CODE = """
@@ -155,6 +156,7 @@ def test_answers_that_rows_have_are_what_is_expected(run, tmp_path):
     assert len(told) == 4
 
 
+@boxed
 def test_programs_are_judged_by_the_tests_of_their_row(run, tmp_path):
     tests = "def check(f):\n    assert f(1) == 2, 'two'\n\ncheck(inc)"
     rows = [{"question": f"write inc {number}", "answer": tests} for number in range(4)]
