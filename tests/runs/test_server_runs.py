@@ -5,7 +5,8 @@ import pytest
 from danlu.core.errors import RewardError, UserError
 from danlu.engine.metrics import read_metrics
 from tests.generate.writers.small_vllm import SmallVLLM
-from tests.runs.test_rollout_runs import run, samples_of
+from tests.runs.small_run import result
+from tests.runs.test_rollout_runs import dies, run, samples_of
 
 __all__ = ["run"]
 
@@ -92,6 +93,20 @@ def test_a_server_that_dies_leaves_a_run_that_goes_on(run, server):
     folder = run("run", *LEARNS, "engine.epochs=2", resume=True, **writer(server))
     assert len(steps_of(folder)) == 6
     assert all(metrics["staleness"] < 1e-5 for metrics in steps_of(folder))
+
+
+def test_a_killed_run_goes_on_with_the_answers_it_has(run, server, monkeypatch):
+    """This server writes the same for the same seeds and weights, so the whole run is the same."""
+    objective = {"passes": 2, **writer(server)}
+    whole = result(run("whole", *LEARNS, "engine.epochs=1", "engine.save.every_steps=1", **objective))
+    patch = dies(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", *LEARNS, "engine.epochs=1", "engine.save.every_steps=1", **objective)
+    patch.undo()
+    assert (
+        result(run("killed", *LEARNS, "engine.epochs=1", "engine.save.every_steps=1", resume=True, **objective))
+        == whole
+    )
 
 
 def test_a_key_is_nowhere_in_a_run(run, server, monkeypatch):
