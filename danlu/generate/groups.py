@@ -57,13 +57,14 @@ def written(
 
 
 def read(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:
-    """What a model remembers of the prompts but for their last tokens, which generate reads itself."""
+    """What a model remembers of the prompts but for their last tokens, which generate reads itself.
+
+    Its body alone reads: torch multiplies the last of several tokens by a copy of the output layer for each prompt.
+    """
     cache = DynamicCache(config=model.config)
-    takes = signature(model.forward).parameters
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # as generate counts them; ALiBi has none
-    given = {"position_ids": positions} if "position_ids" in takes else {}
-    given |= {"logits_to_keep": 1} if "logits_to_keep" in takes else {}
-    model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given)
+    given = {"position_ids": positions} if "position_ids" in signature(model.base_model.forward).parameters else {}
+    model.base_model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given)
     return cache
 
 
