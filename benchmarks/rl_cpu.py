@@ -5,7 +5,7 @@
 
 The model goes on from the first eight tokens of a review; its words are worth what the VADER lexicon thinks of them
 (`pip install vaderSentiment`), from -1 to 1, or the score of a run of `danlu train reward`. Every few steps one line:
-the mean reward, how many deviations of the first rollout's rewards it is above that rollout's mean, how far answers are
+the mean reward, how many deviations of the first rollouts' rewards it is above their mean, how far answers are
 from what the model would have written at the beginning (nats an answer), tokens a second of writing and of updating. In
 the end three answers of the first step and of the last.
 """
@@ -18,6 +18,7 @@ import signal
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,14 @@ from danlu.runs.start import start
 MODEL = "builtin:smollm2-135m"
 KNOWN, SHORTEST, LONGEST = 8, 16, 28
 """tokens of a prompt, and of an answer"""
-AT_END = 8
-"""steps whose mean is the result"""
+AT_FIRST, AT_END = 3, 8
+"""rollouts that the result is measured from, and whose mean it is"""
 SETTINGS = {
     "grpo": {"data.batch.rows": "16", "engine.optimizer.lr": "1e-3"},
     "ppo": {"data.batch.rows": "64", "engine.optimizer.lr": "1e-3"},
 }
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "grpo": {"group": 4, "beta": 0.02, "minibatches": 2},
+    "grpo": {"group": 4, "beta": 0.02, "passes": 2, "minibatches": 2},
     "ppo": {
         "beta": 0.02,
         "kl_controller": "adaptive",
@@ -83,35 +84,39 @@ class Teller(Listener):
 
     def __init__(self, minutes: float, every_steps: int) -> None:
         self.minutes, self.every_steps, self.began = minutes, every_steps, time.monotonic()
-        self.first: StepRecord | None = None
+        self.first: list[StepRecord] = []
 
     def on_step(self, record: StepRecord) -> None:
         """A line, and the end where it is due."""
-        self.first = self.first or record
         minutes = (time.monotonic() - self.began) / 60
         writes = "writing_tokens_per_second" in record.waited
+        if writes and len(self.first) < AT_FIRST:
+            self.first.append(record)
         if writes and record.step % self.every_steps in (0, 1):
-            print(f"{minutes:5.1f} min  {line(vars_of(self.first), vars_of(record))}", flush=True)
+            print(f"{minutes:5.1f} min  {line([one.metrics for one in self.first], record)}", flush=True)
         if minutes > self.minutes:
             signal.raise_signal(signal.SIGINT)
 
 
-def vars_of(record: StepRecord) -> dict[str, Any]:
-    """What a line is made of, as metrics.jsonl has it."""
-    return {"step": record.step, "metrics": record.metrics, "waited": record.waited, "speed": record.tokens_per_second}
-
-
-def line(first: dict[str, Any], now: dict[str, Any]) -> str:
-    """One step beside the first."""
-    at_first, metrics, waited = first["metrics"], now["metrics"], now["waited"]
-    raised = (metrics["reward"] - at_first["reward"]) / at_first["reward_std"]
+def line(first: Sequence[Mapping[str, float]], now: StepRecord) -> str:
+    """One step beside the first ones."""
+    mean, std = start_of(first)
+    reward, writing = now.metrics["reward"], now.waited["writing_tokens_per_second"]
+    raised = (reward - mean) / std
     return (
-        f"step {now['step']:4}  reward {metrics['reward']:+.3f}  raised by {raised:+.2f} std  KL {nats(metrics):6.2f}  "
-        f"writing {waited['writing_tokens_per_second']:5.0f} tokens/s  updating {now['speed']:5.0f} tokens/s"
+        f"step {now.step:4}  reward {reward:+.3f}  raised by {raised:+.2f} std  KL {nats(now.metrics):6.2f}  "
+        f"writing {writing:.0f} tokens/s  updating {now.tokens_per_second:.0f} tokens/s"
     )
 
 
-def nats(metrics: Any) -> float:
+def start_of(first: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Mean and deviation of the rewards of the first rollouts, which are of one size."""
+    means, squares = zip(*((one["reward"], one["reward_std"] ** 2 + one["reward"] ** 2) for one in first), strict=True)
+    mean = float(np.mean(means))
+    return mean, float(np.sqrt(np.mean(squares) - mean**2))
+
+
+def nats(metrics: Mapping[str, float]) -> float:
     """From the beginning, an answer."""
     return metrics["kl"] if "kl_coefficient" in metrics else metrics["kl"] * metrics["answer_tokens"]
 
@@ -158,11 +163,13 @@ def settings_of(options: argparse.Namespace, folder: Path) -> list[str]:
 def report(folder: Path) -> None:
     """What came of it."""
     steps = [one for one in read_metrics(folder / "metrics.jsonl") if one["event"] == "step" and one["waited"]]
-    first, last = steps[0]["metrics"], [one["metrics"] for one in steps[-AT_END:]]
+    mean, std = start_of([one["metrics"] for one in steps[:AT_FIRST]])
+    last = [one["metrics"] for one in steps[-AT_END:]]
     reward, kl = (float(np.mean(values)) for values in ([one["reward"] for one in last], [nats(one) for one in last]))
-    raised = (reward - first["reward"]) / first["reward_std"]
-    print(f"reward {first['reward']:+.3f} (std {first['reward_std']:.3f}) at first, {reward:+.3f} in the end:")
-    print(f"raised by {raised:+.2f} standard deviations at {kl:.2f} nats an answer from the beginning")
+    print(
+        f"reward {mean:+.3f} (std {std:.3f}) in the first {AT_FIRST} rollouts, {reward:+.3f} in the last {len(last)}:"
+    )
+    print(f"raised by {(reward - mean) / std:+.2f} standard deviations, {kl:.2f} nats an answer from the beginning")
     for name in ("writing_tokens_per_second", "writing_seconds", "judging_seconds"):
         print(f"{name.replace('_', ' ')}: {np.mean([one['waited'][name] for one in steps[1:]]):.2f}")
     samples = read_metrics(folder / "samples.jsonl")

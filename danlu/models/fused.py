@@ -36,6 +36,8 @@ def fused_forward(layer: PeftLinear, x: Tensor, *args: object, **kwargs: object)
     if args or kwargs or layer.disable_adapters or layer.merged or len(names) != 1:
         return PeftLinear.forward(layer, x, *args, **kwargs)
     base, [name] = layer.get_base_layer(), names
+    if name not in layer.lora_A:  # another model's adapter, which leaves this layer as it is
+        return PeftLinear.forward(layer, x)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     if a.dtype != x.dtype:
         return PeftLinear.forward(layer, x)

@@ -38,7 +38,8 @@ def newest(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 def save_adapter(model: PeftModel, folder: Path, state: dict[str, Tensor] | None = None) -> None:
     """adapter_model.safetensors and adapter_config.json, which names the base model; how that was quantized."""
     # without False, peft asks the hub whether the base model's vocabulary was another
-    model.save_pretrained(str(folder), state_dict=newest(model, state or {}), save_embedding_layers=False)
+    newer, own = newest(model, state or {}), ["default"]  # a reward model's may lie beside it
+    model.save_pretrained(str(folder), state_dict=newer, save_embedding_layers=False, selected_adapters=own)
     config = json.loads((folder / "adapter_config.json").read_text())
     if config.get("ensure_weight_tying"):
         # peft drops the output layer's name here, and knows by no other that it is tied when it loads GPT-2 or Falcon

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from danlu.data.packing import Pack
 from danlu.models.adapters.base import Adapter
@@ -29,23 +30,9 @@ class Scorer(Policy):
 
     def scores(self, pack: Pack) -> Tensor:
         """[S] fp32, one of each segment."""
-        hidden_SH = self.hidden(pack)[self.places(pack)].float()
+        hidden_SH = self.hidden(pack)[last_places(pack, self.inner)].float()
         bias = self.head.bias
         return nn.functional.linear(hidden_SH, self.head.weight.float(), None if bias is None else bias.float())[:, 0]
-
-    def places(self, pack: Pack) -> Tensor:
-        """[S] where each segment's score is read: its last token but for padding, which may be a token that ends it.
-
-        transformers reads there, whatever is padded.
-        """
-        ids_T = pack.input_ids
-        bounds = pack.cu_seqlens.to(ids_T.device, torch.long)
-        padding = self.inner.config.get_text_config().pad_token_id
-        if padding is None:
-            return bounds[1:] - 1
-        places_T = torch.arange(len(ids_T), device=ids_T.device)
-        last_T = torch.where(ids_T == padding, 0, places_T).cummax(0).values
-        return torch.maximum(last_T[bounds[1:] - 1], bounds[:-1])
 
     def save(self, adapter: Adapter, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what was learned, in the layout that is wanted."""
@@ -74,3 +61,18 @@ class Scorer(Policy):
 
     def _own(self, ids: Tensor) -> Tensor:
         return self.backbone(input_ids=ids[None], use_cache=False).last_hidden_state[0]
+
+
+def last_places(pack: Pack, model: PreTrainedModel) -> Tensor:
+    """[S] where each segment's score is read: its last token but for padding, which may be a token that ends it.
+
+    transformers reads there, whatever is padded.
+    """
+    ids_T = pack.input_ids
+    bounds = pack.cu_seqlens.to(ids_T.device, torch.long)
+    padding = model.config.get_text_config().pad_token_id
+    if padding is None:
+        return bounds[1:] - 1
+    places_T = torch.arange(len(ids_T), device=ids_T.device)
+    last_T = torch.where(ids_T == padding, 0, places_T).cummax(0).values
+    return torch.maximum(last_T[bounds[1:] - 1], bounds[:-1])

@@ -36,7 +36,7 @@ class Rolling(Learning):
     def __init__(self, objective: Rolled, models: Models, words: Words) -> None:
         super().__init__(objective, models)
         self.rolled, self.policy = objective, models["policy"]
-        self.court = Court(words.tokenizer, self.policy.device, words.pack_tokens)
+        self.court = Court(words.tokenizer, self.policy.device, words.pack_tokens, self.policy)
         self.judges = opened(objective.rewards, self.court)
         stops = stop_ids(words.tokenizer, words.template)
         self.write = objective.writer.open(Desk(self.policy, words.adapter, words.tokenizer, stops, words.folder))

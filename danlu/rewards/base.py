@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from danlu.core.errors import RewardError
 from danlu.core.parts import Part
 from danlu.generate.base import Finish
+from danlu.models.policy import Policy
 
 SHOWN = 60
 """characters of an answer in an error"""
@@ -37,11 +38,15 @@ Judge = Callable[[Sequence[Answer]], Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Court:
-    """What a judge may need to know of the run: the policy's tokenizer, where it computes, and tokens at once."""
+    """What a judge may need to know of the run: the policy's tokenizer, where it computes, and tokens at once.
+
+    The policy itself is there for who shares its base.
+    """
 
     tokenizer: PreTrainedTokenizerFast
     device: torch.device
     pack_tokens: int
+    policy: Policy | None = None
 
 
 class Reward(Part):

@@ -21,7 +21,7 @@ from danlu.models.adapters.base import Adapter
 from danlu.models.builtin.tiny import ARCHITECTURES
 from danlu.models.load import ModelConfig, build_model, build_scorer, load_model, plain
 from danlu.models.policy import Policy
-from danlu.models.scorer import Scorer
+from danlu.models.scorer import Scorer, last_places
 from danlu.objectives.reward import Reward
 from tests.models.test_policy import assert_same_gradients
 from tests.objectives.conftest import PAIRS, gradients, stir
@@ -192,7 +192,7 @@ def test_a_score_is_read_where_transformers_reads_it_when_padding_ends_an_answer
     scorer.inner.config.pad_token_id = 9
     rows = [np.array(ids) for ids in ([5, 6, 9], [9, 7, 8], [9, 9], [3, 9, 9])]
     pack = Pack.of([(ids, np.ones(len(ids), bool)) for ids in rows])
-    assert scorer.places(pack).tolist() == [1, 5, 6, 8]
+    assert last_places(pack, scorer.inner).tolist() == [1, 5, 6, 8]
     torch.testing.assert_close(scorer.scores(pack), by_transformers(scorer.inner, pack), rtol=1e-5, atol=1e-6)
 
 

@@ -1,5 +1,6 @@
 """Whole runs of PPO: every adapter, the critic beside the policy's files, passes that end early, lengths of answers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -96,3 +97,23 @@ def test_a_reward_that_is_no_number_stops_with_all_saved_before_it(run, tmp_path
         run("run", "allow_code=true", "engine.epochs=2", **STEPS | {"rewards": rewards})
     assert len(steps_of(Path("run"))) == 4
     assert next(iter(Checkpoints(Path("run/checkpoints")))).name == "step-000004"
+
+
+def test_policy_reference_critic_and_reward_model_share_one_base(run, tmp_path, monkeypatch):
+    pairs = [{"prompt": f"say {n}", "chosen": "one two " * 2, "rejected": "no"} for n in range(12)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    learn = ["data.sources=pairs.jsonl", "objective={name: reward}", "engine.steps=3", "engine.optimizer.lr=3e-2"]
+    judge = run("judge", *learn)
+    model = {"name": "model", "path": str(judge)}
+    given = STEPS | {"beta": 0.1}
+    whole = run("whole", "engine.epochs=2", rewards=[model | {"shared": True}], **given)
+    apart = run("apart", "engine.epochs=2", rewards=[model | {"shared": False}], **given)
+    rewards = [[line["metrics"]["reward"] for line in steps_of(folder)] for folder in (whole, apart)]
+    assert rewards[0] == pytest.approx(rewards[1], rel=1e-3)
+    assert len(set(rewards[0])) > 1
+    patch = dies(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        run("killed", "engine.epochs=2", rewards=[model | {"shared": True}], **given)
+    patch.undo()
+    again = run("killed", "engine.epochs=2", resume=True, rewards=[model | {"shared": True}], **given)
+    assert result(again) == result(whole)

@@ -196,7 +196,9 @@ class LinearGroup:
 
     @property
     def in_place(self) -> bool:
-        """Whether the layers' weights are still views of the group's."""
+        """Whether the layers' weights are still views of the group's, and their adapter is that of then."""
+        if any(name not in layer.lora_A for layer in self.layers for name in layer.active_adapters):
+            return False
         if self.adapters and self.adapters[0].matrices[0].data_ptr() != self.a.data_ptr():
             return False
         return self._weight is None or self.parts[0].base.weight.data_ptr() == self._weight.data_ptr()
