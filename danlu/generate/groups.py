@@ -10,7 +10,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from danlu.generate.base import GenerationConfig
 from danlu.generate.complete import decoding, until_stop
+from danlu.generate.slots import in_rows, written
 from danlu.generate.writers.base import Draft
+from danlu.models.policy import Policy
 
 PAD = 0
 """masked before a prompt and cut off behind an answer, so any id would do"""
@@ -18,7 +20,7 @@ PAD = 0
 
 @torch.no_grad()
 def groups(
-    model: PreTrainedModel,
+    policy: Policy,
     prompts: Sequence[list[int]],
     count: int,
     config: GenerationConfig,
@@ -27,19 +29,26 @@ def groups(
     at_once: int,
 ) -> list[list[Draft]]:
     """`count` answers to each prompt, `at_once` of them together; torch's own generator decides, so seed it before."""
-    step = max(1, at_once // count)
-    parts = [prompts[start : start + step] for start in range(0, len(prompts), step)]
-    return [group for part in parts for group in written(model, part, count, config, stops)]
+    with policy.writing():
+        if config.repetition_penalty == 1 and in_rows(policy):
+            found = written(policy, prompts, count, config, stops, at_once)
+        else:
+            step = max(1, at_once // count)
+            parts = [prompts[start : start + step] for start in range(0, len(prompts), step)]
+            with policy.own_attention() as model:
+                found = [ids for part in parts for ids in generated(model, part, count, config, stops)]
+    drafts = [draft(until_stop(ids, stops), stops) for ids in found]
+    return [drafts[start : start + count] for start in range(0, len(drafts), count)]
 
 
-def written(
+def generated(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],
     count: int,
     config: GenerationConfig,
     stops: set[int],
-) -> list[list[Draft]]:
-    """The answers to some prompts, all together."""
+) -> list[list[int]]:
+    """The answers to some prompts, all together, by transformers' generate."""
     longest = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[PAD] * (longest - len(prompt)) + prompt for prompt in prompts]).to(model.device)
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]).to(model.device)
@@ -52,8 +61,7 @@ def written(
         generation_config=decoding(config, stops, PAD),
         past_key_values=cache,
     )
-    drafts = [draft(until_stop(row, stops), stops) for row in found[:, longest:].tolist()]
-    return [drafts[start : start + count] for start in range(0, len(drafts), count)]
+    return found[:, longest:].tolist()
 
 
 def read(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> DynamicCache:

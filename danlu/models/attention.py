@@ -8,6 +8,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from danlu.models.kernels.segment_attention import Segments, plain_segment_attention, segment_attention
+from danlu.models.kernels.slot_attention import Slots, slot_attention
 from danlu.models.kernels.varlen_attention import VarlenAttention, runs_flash
 
 PACKED = "danlu_packed"
@@ -26,19 +27,24 @@ def packed_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    segments: Segments | None = None,
+    segments: Segments | Slots | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention contract: query [1,H,T,D], key and value [1,K,T,D] -> [1,T,H,D]."""
+    """transformers' attention contract: query [1,H,T,D], key and value [1,K,T,D] -> [1,T,H,D].
+
+    Where rows are written token by token, query is [B,H,1,D], key and value are [B,K,L,D], and it gives [B,1,H,D].
+    """
     if segments is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     foreign = [name for name in BEYOND if kwargs.get(name) is not None]
     if foreign:
         raise ValueError(f"packed attention knows no {', '.join(foreign)}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(segments, Slots):
+        return slot_attention(query, key, value, segments, scale=scale, window=sliding_window, softcap=softcap), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    scale = q.shape[-1] ** -0.5 if scaling is None else scaling
     if softcap is not None or dropout > 0:
         out = plain_segment_attention(
             q, k, v, segments, scale=scale, window=sliding_window, softcap=softcap, dropout=dropout

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.other import ModulesToSaveWrapper
 from torch import Tensor, nn
@@ -36,6 +37,12 @@ class Head:
         layer = self.layer
         plain = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
         return getattr(plain, "bias", None)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[...,H] -> [...,V]"""
+        logits = nn.functional.linear(hidden, self.weight, self.bias) * self.shape.scale
+        cap = self.shape.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     @property
     def layer(self) -> nn.Module:

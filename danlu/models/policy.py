@@ -55,6 +55,8 @@ class Policy(nn.Module):
         self.head = self._find_head()
         self._beginning: Beginning | None = None
         fuse_lora(model)
+        self.in_rows: bool | None = None
+        """whether it can be run token by token in rows; None before anybody has tried"""
         self.packed = False
         self.packed = self._keeps_segments_apart()
 
@@ -100,24 +102,29 @@ class Policy(nn.Module):
 
     def logits(self, pack: Pack) -> Tensor:
         """[T,V]; for looking at small packs."""
-        logits = nn.functional.linear(self.hidden(pack), self.head.weight, self.head.bias) * self.head.shape.scale
-        cap = self.head.shape.softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return self.head.logits(self.hidden(pack))
 
     @contextmanager
-    def writing(self) -> Iterator[PreTrainedModel]:
-        """Inside, the model may generate: with its own attention, as that of packs knows no padding, and uncompiled."""
+    def writing(self) -> Iterator[None]:
+        """Inside, answers are written: nothing is dropped out, or compiled for every length of a cache anew."""
         training = self.training
         self.eval()
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                yield
+        finally:
+            self.train(training)
+
+    @contextmanager
+    def own_attention(self) -> Iterator[PreTrainedModel]:
+        """Inside, the model is as transformers knows it: the attention of packs knows no padding."""
         if self.packed:
             self.inner.set_attn_implementation(self._own_attention)
         try:
-            with torch.compiler.set_stance("force_eager"):  # every length of a cache would be compiled anew
-                yield self.inner
+            yield self.inner
         finally:
             if self.packed:
                 self.inner.set_attn_implementation(PACKED)
-            self.train(training)
 
     def remember(self) -> None:
         """Keep what learns as it is now."""

@@ -22,9 +22,7 @@ def plain(name: str = "llama"):
 def test_each_answer_of_a_policy_is_what_the_prompt_alone_would_get(name):
     """Also where prompts of other lengths stand beside it, which the attention of packs would not mask."""
     policy = Policy(plain(name)).train()
-    with policy.writing() as model:
-        assert not model.training
-        found = groups(model, PROMPTS, 2, GREEDY, set(), at_once=6)
+    found = groups(policy, PROMPTS, 2, GREEDY, set(), at_once=6)
     assert policy.training
     model = plain(name)
     alone = [complete(model, [prompt], GREEDY, set(), 0)[0] for prompt in PROMPTS]
@@ -35,16 +33,15 @@ def test_a_policy_that_has_written_reads_packs_as_before():
     policy = Policy(plain())
     pack = Pack.of([(torch.arange(5, 5 + n).numpy(), (torch.arange(n) > 2).numpy()) for n in (9, 4)])
     before = policy.logprobs(pack)
-    with policy.writing() as model:
-        groups(model, PROMPTS, 2, GREEDY, set(), at_once=8)
+    groups(policy, PROMPTS, 2, GREEDY, set(), at_once=8)
     assert torch.equal(policy.logprobs(pack), before)
 
 
 def test_an_answer_ends_with_its_stop_token_or_at_the_limit():
-    [[first, *_]] = groups(plain(), PROMPTS[:1], 2, GREEDY, set(), at_once=2)
+    [[first, *_]] = groups(Policy(plain()), PROMPTS[:1], 2, GREEDY, set(), at_once=2)
     assert (len(first.ids), first.finish) == (6, "length")
     stop = first.ids[1]
-    [[stopped, again]] = groups(plain(), PROMPTS[:1], 2, GREEDY, {stop}, at_once=2)
+    [[stopped, again]] = groups(Policy(plain()), PROMPTS[:1], 2, GREEDY, {stop}, at_once=2)
     assert stopped == again
     assert (stopped.ids, stopped.finish) == (first.ids[:2], "stop")
 
@@ -55,7 +52,7 @@ def test_the_same_seed_draws_the_same_and_answers_of_a_group_differ():
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         drawn.append(
-            [[draft.ids for draft in group] for group in groups(plain(), PROMPTS, 3, config, set(), at_once=4)]
+            [[draft.ids for draft in group] for group in groups(Policy(plain()), PROMPTS, 3, config, set(), at_once=4)]
         )
     assert drawn[0] == drawn[1] != drawn[2]
     assert all(len({tuple(ids) for ids in group}) == 3 for group in drawn[0])
@@ -63,9 +60,10 @@ def test_the_same_seed_draws_the_same_and_answers_of_a_group_differ():
 
 def test_tokens_are_drawn_as_often_as_the_temperature_makes_them_likely():
     model = plain()
+    policy = Policy(plain())
     config = GenerationConfig(max_tokens=1, temperature=0.25)
     torch.manual_seed(0)
-    [group] = groups(model, [PROMPTS[0]], 4000, config, set(), at_once=4000)
+    [group] = groups(policy, [PROMPTS[0]], 4000, config, set(), at_once=4000)
     counts = torch.bincount(torch.tensor([draft.ids[0] for draft in group]), minlength=model.config.vocab_size)
     expected = (model(torch.tensor([PROMPTS[0]])).logits[0, -1] / 0.25).softmax(-1)
     assert (counts / 4000 - expected).abs().max() < 0.02

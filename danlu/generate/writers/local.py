@@ -13,7 +13,7 @@ from danlu.generate.writers.base import Desk, Draft, Pen, Writer
 
 
 class Local(Writer):
-    """Over transformers' generate: each prompt is read once for all its answers."""
+    """Each prompt is read once for all its answers, and the next answer begins where one has ended."""
 
     at_once: PositiveInt = 64
     """answers that are written together: memory and speed depend on it, and which ones are drawn"""
@@ -34,8 +34,7 @@ class Hand(Pen):
         """All in this process."""
         problem = None
         try:
-            with self.desk.policy.writing() as model:
-                return groups(model, prompts, count, config, self.desk.stops, at_once=self.at_once)
+            return groups(self.desk.policy, prompts, count, config, self.desk.stops, at_once=self.at_once)
         except torch.OutOfMemoryError as error:
             problem = str(error).partition("\n")[0]
         raise MemoryLimit(f"out of memory while answers were written ({problem}); lower objective.writer.at_once")
