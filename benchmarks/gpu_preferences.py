@@ -4,10 +4,11 @@
     python benchmarks/gpu_preferences.py --objective reward --tokenizer FOLDER --data pairs.jsonl
     python benchmarks/gpu_preferences.py --objective grpo --tokenizer FOLDER --data prompts.jsonl --rows 8
 
-Pairs are rows of {prompt, chosen, rejected}, prompts rows of {prompt}. LoRA of rank 16 on all linear layers of a model of
-Llama's shape with random weights, which is written to --folder once. Prints rows/s of whole steps (for grpo answers/s,
-and how long a step wrote and learned), peak memory and the loss of each way, then the ratio to the best peer. Words of
-TRL's ways: `checkpointing`; `two`, `four`, … rows at a time, accumulated; `precomputed` reference; `continuous` batching.
+Pairs are rows of {prompt, chosen, rejected}, prompts rows of {prompt}. LoRA of rank 16 on all linear layers of a model
+of Llama's shape with random weights, which is written to --folder once. Prints rows/s of whole steps (for grpo
+answers/s, and how long a step wrote and learned), peak memory and the loss of each way, then the ratio to the best
+peer. Words of TRL's ways: `checkpointing`; `two`, `four`, … rows at a time, accumulated; `precomputed` reference;
+`continuous` batching.
 
 TRL needs trl, datasets, dill, multiprocess and liger-kernel.
 """

@@ -59,7 +59,7 @@ def packs_of(rows: list[Row], given: Namespace) -> list[Pack]:
     """A pack for each step: real rows as Danlu's loader fills packs, random ones as they were drawn."""
     count = given.warm + given.steps
     if given.data:
-        packs = list(filled(rows, given.tokens))  # the longest rows go first into a new pool
+        packs = list(filled(rows, given.tokens))[:-1]  # the longest rows go first into a new pool; the last is not full
         order = np.random.default_rng(2).permutation(len(packs))[:count]
         return [Pack.of([rows[n] for n in packs[at]]) for at in order]
     left = iter(rows)

@@ -72,9 +72,7 @@ def trainer_of(given: Namespace) -> Any:
             temperature=1.0, use_transformers_continuous_batching="continuous" in words, loss_type="grpo",
         )  # fmt: skip
         rows = [{"prompt": row["prompt"]} for row in rows]
-        return GRPOTrainer(
-            model, rewards, args, Dataset.from_list(rows), processing_class=tokenizer, peft_config=lora
-        )
+        return GRPOTrainer(model, rewards, args, Dataset.from_list(rows), processing_class=tokenizer, peft_config=lora)
     if given.objective == "dpo":
         args = DPOConfig(**common(given), max_length=given.longest, precompute_ref_log_probs="precomputed" in words)
         return DPOTrainer(

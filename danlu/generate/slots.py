@@ -3,134 +3,30 @@
 A prompt is read once, in a pack with others, and copied into the row of each of its answers. On a GPU a step is one
 launch, captured beforehand: what the processor would take to launch a model's thousand kernels is more than they take.
 
-B: rows, L: tokens that a row has room for, K: key heads, D: head size, N: tokens of an answer at most, V: vocabulary.
+B: rows, N: tokens of an answer at most, V: vocabulary.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
-from transformers.cache_utils import Cache
 
 from danlu.data.packing import Pack
 from danlu.generate.base import GenerationConfig
-from danlu.models.kernels.segment_attention import Segments
+from danlu.generate.rows import Prompt, Rows, packed, read
 from danlu.models.kernels.slot_attention import Slots
 from danlu.models.policy import Policy
 
 log = logging.getLogger(__name__)
 
-READ = 8192
-"""tokens of prompts that are read at once"""
 LOOK = 8
 """steps of a GPU between two looks at what has ended, each of which waits for it"""
 ROOM = 64
 """rows are as long as a multiple of this"""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A prompt's ids, and each layer's keys and values [1,K,n,D] of all of them but the last."""
-
-    ids: list[int]
-    keys: list[Tensor]
-    values: list[Tensor]
-
-
-class Recorder(Cache):
-    """Keeps the keys and values of a pack as they are computed."""
-
-    def __init__(self) -> None:
-        super().__init__(layers=[])
-        self.keys: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        """By transformers' contract."""
-        self.keys[layer_idx], self.values[layer_idx] = key_states, value_states
-        return key_states, value_states
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """A pack begins at its own places."""
-        return 0
-
-
-class Rows(Cache):
-    """Keys and values [B,K,L,D] of each layer; each row's new token goes to a place of its own."""
-
-    def __init__(self, like: Prompt, rows: int, room: int, places_B: Tensor) -> None:
-        super().__init__(layers=[])
-        self.keys, self.values = (
-            [part.new_zeros(rows, part.shape[1], room, part.shape[3]) for part in parts]
-            for parts in (like.keys, like.values)
-        )
-        self.places_B = places_B
-        self.used = room
-        """how far rows are looked at"""
-
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> Any:
-        """By transformers' contract."""
-        found = []
-        for kept, new in ((self.keys[layer_idx], key_states), (self.values[layer_idx], value_states)):
-            kept.scatter_(2, self.places_B[:, None, None, None].expand_as(new), new)
-            found.append(kept[:, :, : self.used])
-        return tuple(found)
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Nobody counts: each row knows its places."""
-        return 0
-
-    def begin(self, row: int, prompt: Prompt) -> None:
-        """Put a prompt into a row."""
-        for kept, parts in ((self.keys, prompt.keys), (self.values, prompt.values)):
-            for whole, part in zip(kept, parts, strict=True):
-                whole[row, :, : part.shape[2]] = part[0]
-
-    def keep(self, rows: Tensor, places_B: Tensor) -> None:
-        """Only these rows are still written."""
-        self.keys = [each[rows] for each in self.keys]
-        self.values = [each[rows] for each in self.values]
-        self.places_B = places_B
-
-
-def read(policy: Policy, prompts: Sequence[list[int]]) -> list[Prompt]:
-    """What a policy remembers of each prompt but for its last token, all read in one pack."""
-    lengths = [len(prompt) - 1 for prompt in prompts]
-    known = [length for length in lengths if length] or [1]  # prompts of one token leave nothing to remember
-    ids = [token for prompt in prompts for token in prompt[:-1]] or prompts[0]
-    recorder = Recorder()
-    policy.backbone(
-        input_ids=torch.tensor([ids], device=policy.device),
-        position_ids=torch.cat([torch.arange(length) for length in known])[None].to(policy.device),
-        segments=Segments(known, policy.device),
-        past_key_values=recorder,
-        use_cache=True,
-    )
-    rest = len(ids) - sum(lengths)
-    parts = [
-        [side[layer].split([*lengths, rest], dim=2)[:-1] for layer in sorted(side)]
-        for side in (recorder.keys, recorder.values)
-    ]
-    return [
-        Prompt(prompt, *([layer[number] for layer in side] for side in parts)) for number, prompt in enumerate(prompts)
-    ]
-
-
-def packed(prompts: Sequence[list[int]]) -> Iterator[Sequence[list[int]]]:
-    """Prompts in their order, as many together as are read at once."""
-    start, tokens = 0, 0
-    for number, prompt in enumerate(prompts):
-        tokens += len(prompt)
-        if tokens > READ and number > start:
-            yield prompts[start:number]
-            start, tokens = number, len(prompt)
-    yield prompts[start:]
 
 
 class Writing:
@@ -183,6 +79,9 @@ class Writing:
 
     def draw(self, logits_BV: Tensor) -> Tensor:
         """[B] Of exponential times that pass at the rate of each token's probability, the first is over."""
+        if self.config.min_tokens:
+            too_early_B = self.counts_B < self.config.min_tokens
+            logits_BV[:, self.stops] = logits_BV[:, self.stops].masked_fill(too_early_B[:, None], -torch.inf)
         if not self.config.temperature:
             return logits_BV.argmax(-1)
         scores_BV = self.warp(self.new_B[:, None], logits_BV / self.config.temperature)
@@ -194,7 +93,6 @@ class Writing:
         self.new_B, self.places_B, self.counts_B = self.new_B[rows], self.places_B[rows], self.counts_B[rows]
         self.ended_B, self.written_BN = self.ended_B[rows], self.written_BN[rows]
         self.cache.keep(rows, self.places_B)
-
 
     def ids(self, rows: list[int]) -> list[list[int]]:
         """Answers, with whatever was written behind their stop token."""
@@ -219,6 +117,8 @@ def on_a_gpu(writing: Writing) -> Callable[[], None]:
     try:
         with torch.cuda.graph(graph):
             writing.step()
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         log.warning("answers are written without a captured graph, which is slower: %s", str(error).partition("\n")[0])
         step = writing.step
@@ -293,6 +193,8 @@ def gives_the_same(policy: Policy) -> bool:
         for row, prompt in enumerate(readings):
             writing.begin(row, prompt)
         found = writing.logits()
+    except torch.OutOfMemoryError:
+        raise
     except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         log.info("%s: answers are written by transformers' generate: %s", type(policy.inner).__name__, error)
         return False

@@ -17,8 +17,7 @@ def test_each_call_writes_with_the_weights_of_then(desk):
     policy = desk.policy
     write = writers["local"](at_once=3).open(desk)
     before = write(PROMPTS, 2, GREEDY)
-    with policy.writing() as model:
-        assert before == groups(model, PROMPTS, 2, GREEDY, desk.stops, at_once=3)
+    assert before == groups(policy, PROMPTS, 2, GREEDY, desk.stops, at_once=3)
     torch.nn.init.normal_(policy.head.weight)
     assert write(PROMPTS, 2, GREEDY) != before
 
@@ -31,7 +30,7 @@ def test_too_little_memory_names_what_to_lower(desk, monkeypatch):
     def full(*given, **named):
         raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
 
-    monkeypatch.setattr(policy.inner, "generate", full)
+    monkeypatch.setattr(policy.backbone, "forward", full)
     words = r"answers were written \(CUDA out of memory.\); lower objective.writer.at_once"
     with pytest.raises(MemoryLimit, match=words):
         write(PROMPTS, 2, GREEDY)

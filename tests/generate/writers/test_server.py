@@ -36,7 +36,7 @@ def away(desk: Desk, prompts: list[list[int]], groups: list[list[Draft]], temper
     for prompt, drafts in zip(prompts, groups, strict=True):
         for draft in drafts:
             ids = torch.tensor([prompt + draft.ids])
-            with desk.policy.writing() as model, torch.no_grad():
+            with desk.policy.writing(), desk.policy.own_attention() as model, torch.no_grad():
                 logps = (model(input_ids=ids).logits[0] / temperature).log_softmax(-1)
             logps = logps[len(prompt) - 1 : -1].gather(-1, ids[0, len(prompt) :, None])[:, 0]
             found.append(float((logps - torch.tensor(draft.logps)).abs().max()))
