@@ -72,7 +72,7 @@ class Writing:
         """One more token in each row; in those that have ended too, where nobody looks at it."""
         drawn_B = self.draw(self.logits())
         self.written_BN.scatter_(1, self.counts_B[:, None], drawn_B[:, None])
-        self.counts_B += 1
+        self.counts_B.add_(1).clamp_(max=self.config.max_tokens + LOOK - 1)  # of a row that nobody looks at
         self.new_B.copy_(drawn_B)
         self.places_B.add_(1).clamp_(max=self.last)
         self.ended_B |= torch.isin(drawn_B, self.stops) | (self.counts_B >= self.config.max_tokens)

@@ -54,6 +54,15 @@ def test_a_model_that_gives_other_numbers_is_found_out(monkeypatch):
     assert not in_rows(Policy(plain()))
 
 
+def test_rows_without_an_answer_run_on_beside_a_long_one():
+    """However long the others take, a row that nobody looks at writes into nobody's memory."""
+    config, policy = GenerationConfig(max_tokens=40), Policy(plain())
+    [longest, *_] = written(policy, PROMPTS[:1], 1, config, set(), 1)
+    stop = next(ids[0] for ids in alone(plain(), config, set()) if ids[0] not in longest)
+    found = written(policy, [PROMPTS[0], *PROMPTS], 1, config, {stop}, 3)
+    assert found[0] == found[1] == longest
+
+
 def test_prompts_are_read_in_packs_of_bounded_size():
     prompts = [[1] * length for length in (READ, 5, READ - 4, 3, 2 * READ, 1)]
     packs = list(packed(prompts))
@@ -90,10 +99,11 @@ def test_a_captured_step_writes_what_the_model_would(name):
     config = GenerationConfig(max_tokens=20)
     model = Lora(rank=4).apply(plain(name, "cuda"))
     policy = Policy(model)
+    stops = {policy.inner.generation_config.eos_token_id}  # where transformers' generate stops in any case
     for number in range(2):  # weights that learn change in place; the next launch reads them
-        found = written(policy.eval(), PROMPTS, 2, config, set(), 4)
+        found = [until_stop(ids, stops) for ids in written(policy.eval(), PROMPTS, 2, config, stops, 4)]
         with policy.own_attention() as own:
-            assert found[::2] == found[1::2] == alone(own, config, set()), number
+            assert found[::2] == found[1::2] == alone(own, config, stops), number
         for name_, parameter in model.named_parameters():
             if "lora_B" in name_:
                 torch.nn.init.normal_(parameter, std=0.1)
