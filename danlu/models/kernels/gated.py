@@ -22,16 +22,17 @@ def gated(both: Tensor, out: Tensor) -> None:
     _forward[(T, triton.cdiv(N, BLOCK))](both, out, both.stride(0), out.stride(0), N, BLOCK, num_warps=4)
 
 
-def gated_backward(d_out: Tensor, both: Tensor, low: Tensor, a: Tensor, scale: float) -> Tensor:
-    """d both [T,2N] for d_out [T,N] + scale * low [T,R] @ a [R,N].
+def gated_backward(d_out: Tensor, both: Tensor, low: Tensor, a: Tensor, scale: float, again: Tensor) -> Tensor:
+    """d both [T,2N] for d_out [T,N] + scale * low [T,R] @ a [R,N]; fills again [T,N] with what `gated` gave.
 
     That sum is what an adapter adds to the gradient of what it reads; added here, it needs no pass over it of its own.
     """
     if not runs_kernels(both) or len(a) > RANKS:
+        plain_gated(both, again)
         return plain_gated_backward(d_out, both, low, a, scale)
     T, N = d_out.shape
     d_both = torch.empty_like(both)
-    tensors = d_out, both, d_both, low, a
+    tensors = d_out, both, d_both, low, a, again
     ranks = max(16, block_of(len(a))) if len(a) else 0  # 16: the smallest that a tile's product takes
     grid = triton.cdiv(N, COLUMNS), triton.cdiv(T, ROWS)
     _backward[grid](*tensors, *(x.stride(0) for x in tensors), T, N, len(a), scale, ranks, ROWS, COLUMNS, num_warps=4)
@@ -63,7 +64,7 @@ def _forward(both, out, both_row, out_row, N, BLOCK: constexpr):
 
 @triton.jit
 def _backward(
-    d_out, both, d_both, low, a, d_out_row, both_row, d_both_row, low_row, a_row, T, N, R, scale,
+    d_out, both, d_both, low, a, again, d_out_row, both_row, d_both_row, low_row, a_row, again_row, T, N, R, scale,
     RANKS: constexpr, ROWS: constexpr, COLUMNS: constexpr,
 ):  # fmt: skip
     row = (tl.program_id(1) * ROWS + tl.arange(0, ROWS)).to(tl.int64)[:, None]
@@ -79,5 +80,6 @@ def _backward(
     up = tl.load(both + row * both_row + N + at, mask=real, other=0.0).to(tl.float32)
     s = tl.sigmoid(gate)
     kind = d_both.dtype.element_ty
+    tl.store(again + row * again_row + at, (gate * s * up).to(kind), mask=real)
     tl.store(d_both + row * d_both_row + at, (d * up * s * (1 + gate * (1 - s))).to(kind), mask=real)
     tl.store(d_both + row * d_both_row + N + at, (d * gate * s).to(kind), mask=real)

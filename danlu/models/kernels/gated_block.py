@@ -98,15 +98,20 @@ class GatedBlock:
         both = self.gate_up.forward(thought, adapted=adapted)
         inner = self.down.empty_input(T)
         gated(both, inner[:, : self.down.inputs])
-        return self.down.forward(inner, plus=x, adapted=adapted), [thought, inverse, both, inner]
+        y = self.down.forward(inner, plus=x, adapted=adapted)
+        return y, [thought, inverse, both, inner[:, self.down.inputs :].clone()]  # the way back makes the rest again
 
     def mlp_backward(
         self, d_y: Tensor, x: Tensor, kept: list[Tensor], *, adapted: bool
     ) -> tuple[Tensor, list[Tensor | None]]:
         """d x [T,H], and the gradients of the norm and of what learns in both products."""
-        thought, inverse, both, inner = kept
-        d_inner, d_low, of_down = self.down.backward(d_y, inner, adapted=adapted, whole=False)
-        d_both = gated_backward(d_inner, both, d_low, self.down.a, self.down.scale if adapted else 0.0)
+        thought, inverse, both, low = kept
+        inner = self.down.empty_input(len(x))
+        inner[:, self.down.inputs :] = low
+        d_inner, d_low = self.down.input_gradient(d_y)
+        scale = self.down.scale if adapted else 0.0
+        d_both = gated_backward(d_inner, both, d_low, self.down.a, scale, inner[:, : self.down.inputs])
+        of_down = self.down.gradients(d_y, inner, d_low, adapted=adapted)
         d_thought, _, of_gate_up = self.gate_up.backward(d_both, thought, adapted=adapted)
         learns = self.before_mlp.requires_grad
         d_x, of_norm = rms_norm_backward(d_thought, x, self.before_mlp, inverse, d_y, learns=learns)

@@ -155,20 +155,27 @@ class LinearGroup:
 
         Not `whole`: d x lacks what comes through the adapters, scale * d (x A^T) A, which the caller adds.
         """
+        d_in, d_low = self.input_gradient(d_y)
+        if whole and self.ranks and adapted and not self.learns:
+            d_in.addmm_(d_low, self.a, alpha=self.scale)
+        return d_in, d_low, self.gradients(d_y, x, d_low, adapted=adapted)
+
+    def input_gradient(self, d_y: Tensor) -> tuple[Tensor, Tensor]:
+        """d x [T,I] without what comes through the adapters, and d (x A^T) [T,P]."""
         if self.float8 is not None:
-            d_in, d_low = self.float8.backward(d_y), d_y @ self.b
-        else:
-            d_x = d_y @ self.weight
-            d_in, d_low = d_x[:, : self.inputs], d_x[:, self.inputs :]
+            return self.float8.backward(d_y), d_y @ self.b
+        d_x = d_y @ self.weight
+        return d_x[:, : self.inputs], d_x[:, self.inputs :]
+
+    def gradients(self, d_y: Tensor, x: Tensor, d_low: Tensor, *, adapted: bool = True) -> list[Tensor | None]:
+        """Those of `learnables`; x [T, I + P] as `forward` has filled it."""
         if self.learns:
-            return d_in, d_low, self._gradients(d_y, x)
+            return self._gradients(d_y, x)
         if not (self.ranks and adapted):
-            return d_in, d_low, [None] * len(self.learnables)
+            return [None] * len(self.learnables)
         d_a = torch.addmm(self.a, d_low.T, x[:, : self.inputs], beta=0, alpha=self.scale)
         d_b = d_y.T @ x[:, self.inputs :]  # of all layers by all ranks: one pass over d_y, and a diagonal that is used
-        if whole:
-            d_in.addmm_(d_low, self.a, alpha=self.scale)
-        return d_in, d_low, [d for one in self.adapters for d in (d_a[one.ranks], d_b[one.rows, one.ranks])]
+        return [d for one in self.adapters for d in (d_a[one.ranks], d_b[one.rows, one.ranks])]
 
     def _gradients(self, d_y: Tensor, x: Tensor) -> list[Tensor | None]:
         """Of the weights and biases: one product for all."""

@@ -67,12 +67,15 @@ def test_gated(rows, columns, ranks):
     torch.testing.assert_close(found, expected)
     assert untouched(found)
     low, a = random(rows, ranks + 2, seed=2)[:, 1 : 1 + ranks], random(ranks, columns, seed=3)
+    again = padded(rows, columns)
     torch.testing.assert_close(
-        gated.gated_backward(d_out, both, low, a, 0.5),
+        gated.gated_backward(d_out, both, low, a, 0.5, again),
         gated.plain_gated_backward(d_out, both, low, a, 0.5),
         atol=2e-2 if HAS_GPU else 1e-5,  # a GPU's tiles multiply fp32 as tf32
         rtol=1e-2 if HAS_GPU else 1e-5,
     )
+    assert torch.equal(again, found)  # to the bit: what learns from it learns from what was there
+    assert untouched(again)
 
 
 @pytest.mark.parametrize("turned", [0, 2, 3])
