@@ -53,7 +53,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
         "beta": 0.02,
         "kl_controller": "adaptive",
         "kl_target": 8,
-        "kl_horizon": 400,
+        "kl_horizon": 100,
         "passes": 2,
         "minibatches": 2,
     },

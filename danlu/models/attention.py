@@ -44,6 +44,7 @@ def packed_attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if isinstance(segments, Slots):
         return slot_attention(query, key, value, segments, scale=scale, window=sliding_window, softcap=softcap), None
+    segments.uses += 1
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     if softcap is not None or dropout > 0:
         out = plain_segment_attention(

@@ -39,6 +39,9 @@ def with_score(model: PreTrainedModel, scale: float = 1.0) -> PreTrainedModel:
             f"{type(model).__name__}: {type(whole).__name__} is built otherwise; rewards need another model"
         )
     setattr(whole, prefix, body)
+    for module in body.modules():  # one configuration for all: who is told how to attend tells the body too
+        if getattr(module, "config", None) is model.config:
+            module.config = whole.config
     weight = whole.get_input_embeddings().weight
     layer = nn.Linear(whole.score.in_features, 1, bias=False, dtype=model.dtype, device=weight.device)
     with torch.no_grad():

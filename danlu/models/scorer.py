@@ -56,8 +56,8 @@ class Scorer(Policy):
         assert layer is not None, f"{type(self.inner).__name__} gives no score"
         return Head(layer, Shape())
 
-    def _read(self, pack: Pack) -> Tensor:
-        return self.hidden(pack)
+    def _read(self, hidden_TH: Tensor) -> Tensor:
+        return hidden_TH
 
     def _own(self, ids: Tensor) -> Tensor:
         return self.backbone(input_ids=ids[None], use_cache=False).last_hidden_state[0]

@@ -42,6 +42,10 @@ class Rolled(Objective):
     """the longest answer of each step is drawn between this and max_tokens; null is always max_tokens"""
     temperature: PositiveFloat = 1.0
     """how much chance there is in an answer; log-probabilities are those at this temperature"""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """draw among the likeliest tokens that have this much of the probability together; ratios know nothing of it"""
+    top_k: NonNegativeInt = 0
+    """draw among this many of the likeliest tokens; 0 is all; ratios know nothing of it"""
     passes: PositiveInt = 1
     """how often the same answers are learnt from before new ones are written"""
     minibatches: PositiveInt = 1
@@ -108,7 +112,13 @@ class Rolled(Objective):
 
     def sampling(self, limit: int) -> GenerationConfig:
         """How answers are drawn that a limit cuts off."""
-        return GenerationConfig(max_tokens=limit, min_tokens=self.min_tokens, temperature=self.temperature)
+        return GenerationConfig(
+            max_tokens=limit,
+            min_tokens=self.min_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+        )
 
     def credit(self, rewards_NG: Tensor, rows: Sequence[Row]) -> list[list[float]]:
         """Each answer's tokens' advantages: the answer's own, at all of them."""

@@ -59,4 +59,6 @@ class Reward(Objective):
         smooth = self.label_smoothing
         losses_P = -(1 - smooth) * logsigmoid(ahead_P) - smooth * logsigmoid(-ahead_P)
         losses_P = losses_P + self.centering * (scores_S[better] + scores_S[worse]) ** 2
-        return Loss(losses_P.sum(), len(better), compared(delta_P), {"delta": delta_P.detach()})
+        values = {"delta": delta_P, "accept": scores_S[better], "reject": scores_S[worse]}
+        told = {name: scores.detach() for name, scores in values.items()}
+        return Loss(losses_P.sum(), len(better), compared(delta_P), told)

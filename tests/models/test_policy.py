@@ -1,5 +1,6 @@
 """What a policy thinks of a pack is what the model's own logits say, whatever is beside, recomputed or compiled."""
 
+import copy
 import math
 
 import numpy as np
@@ -175,6 +176,19 @@ def test_a_policy_that_was_tried_is_as_it_was():
 def test_architectures_that_cannot_keep_segments_apart_are_found_out():
     assert not policy_of("bloom").packed  # its positions are in the attention
     assert policy_of("llama").packed
+
+
+def test_fresh_weights_do_not_hide_who_reads_foreign_segments():
+    """They hardly look around: in bf16 what attention adds is less than what rounding takes."""
+    model = build_model(ModelConfig(path="builtin:tiny-llama"), torch.bfloat16)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "o_proj" in name:
+                parameter.mul_(1e-3)
+    assert Policy(copy.deepcopy(model)).packed
+    for layer in model.base_model.layers:  # whoever tells the model how to attend does not reach them
+        layer.self_attn.config = copy.deepcopy(model.config)
+    assert not Policy(model).packed
 
 
 def test_with_its_adapter_off_a_policy_is_its_base_model():

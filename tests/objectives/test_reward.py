@@ -44,7 +44,9 @@ def by_transformers(model, pack: Pack) -> torch.Tensor:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_packed_scores_are_those_of_each_answer_alone(architecture, judged_packs):
-    scorer = scorer_of(adapters["full"](), ModelConfig(path=f"builtin:tiny-{architecture}"))
+    config = ModelConfig(path=f"builtin:tiny-{architecture}")
+    scorer = scorer_of(adapters["full"](), config)
+    assert scorer.packed == Policy(build_model(config).float()).packed  # and as fast as words
     [pack] = judged_packs(PAIRS)
     torch.testing.assert_close(scorer.scores(pack), by_transformers(scorer.inner, pack), rtol=1e-5, atol=1e-6)
 

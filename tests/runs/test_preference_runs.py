@@ -59,7 +59,7 @@ def test_every_adapter_learns_and_a_killed_run_goes_on_to_the_same_bits(small, t
 
 
 def test_a_reward_model_is_found_where_transformers_looks_with_a_panel_and_every_difference(small, tmp_path):
-    hooks = "hooks=[metrics_file, plot, delta_scores]"
+    hooks = "hooks=[metrics_file, plot, delta_scores, predictions]"
     small("reward", *FULL, hooks, "engine.evaluate.every_steps=2").go(tmp_path / "run")
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "run/final")
     assert model.config.num_labels == 1
@@ -72,6 +72,10 @@ def test_a_reward_model_is_found_where_transformers_looks_with_a_panel_and_every
         assert line["metrics"]["accuracy"] == sum(delta > 0 for delta in deltas) / 3
         assert line["metrics"]["delta_mean"] == pytest.approx(sum(deltas) / 3)
     assert (tmp_path / "run/loss.png").stat().st_size > 10_000
+    lines = [json.loads(line) for line in (tmp_path / "run/generated_predictions.jsonl").read_text().splitlines()]
+    for line, delta in zip(lines, scores[str(told[-1]["step"])], strict=True):
+        assert list(line) == ["accept", "reject"]
+        assert line["accept"] - line["reject"] == pytest.approx(delta, abs=0.011)
 
 
 def test_a_value_head_is_left_by_option(small, tmp_path):

@@ -46,6 +46,8 @@ class Segments:
         self.cu_seqlens = torch.tensor([0, *self.ends], dtype=torch.int32, device=device)
         self.device = torch.device(device)
         self._blocks: list[Block] | None = None
+        self.uses = 0
+        """how many times attention has kept to them"""
         self.places: dict[str, Tensor] | None = None
         """where a GPU's kernel finds them, once it has been asked"""
 
