@@ -50,7 +50,7 @@ def train_step(
     losses = agreed(engine, lambda: sum_gradients(engine, training, objective, packs, stopped))
     [[count]] = engine.sum_over_ranks([[sum(loss.count for loss in losses)]])
     norm, factor = norm_and_factor(engine, training, count)
-    if not training.leaves_bad_steps_out:
+    if not training.updates.leaves_bad_steps_out:
         finite(norm, packs)
     with overflowing(UPDATE):
         lr = training.update_weights(factor)
@@ -77,7 +77,7 @@ def sum_gradients(
         total = losses[-1].read().total  # by now the GPU has the backward to do
         if not math.isfinite(total):
             raise NonFinite(f"a loss of {total}", packs, number)
-    if engine.num_ranks > 1 or not training.leaves_bad_steps_out:
+    if engine.num_ranks > 1 or not training.updates.leaves_bad_steps_out:
         with overflowing(UPDATE):
             training.masters.widen()
     return losses

@@ -11,10 +11,10 @@ from torch import Tensor
 from danlu.engine.checkpoint import Checkpoint, Checkpoints
 from danlu.engine.config import EngineConfig
 from danlu.engine.offload import Offload
-from danlu.engine.one_launch_adamw import OneLaunchAdamW
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from danlu.engine.optimizers.base import set_lr
 from danlu.engine.progress import Progress
+from danlu.engine.updates import updates_of
 from danlu.models.masters import Masters
 from danlu.objectives.base import Models, together
 
@@ -34,8 +34,7 @@ class Training:
         self.masters = Masters(together(models), dtype)
         groups = config.optimizer.groups(self.masters.parameters.items(), lr_scale)
         self.optimizer = config.optimizer.build(groups)
-        if isinstance(self.optimizer, OneLaunchAdamW):
-            self.optimizer.copies = self.masters.copies
+        self.updates = updates_of(self.optimizer, self.masters)
         self.kept: AbstractContextManager[None] = nullcontext()
         """what is done to what a forward keeps"""
         device = next(models["policy"].parameters()).device
@@ -52,23 +51,11 @@ class Training:
         """Whether every step is done."""
         return self.progress.step >= self.num_steps
 
-    @property
-    def leaves_bad_steps_out(self) -> bool:
-        """Whether an update by no number changes nothing, so that nobody has to look before it."""
-        return isinstance(self.optimizer, OneLaunchAdamW)
-
     def update_weights(self, factor: Tensor) -> float:
         """One update with the gradients that the masters hold, times a factor []; returns the learning rate."""
         lr = self.config.schedule.lr(self.config.optimizer.lr, self.progress.step, self.num_steps)
         set_lr(self.optimizer, lr)
-        if isinstance(self.optimizer, OneLaunchAdamW):
-            self.optimizer.factor = factor
-        else:
-            torch._foreach_mul_(self.masters.gradients(), factor)
-        self.optimizer.step()
-        self.masters.clear()
-        if not isinstance(self.optimizer, OneLaunchAdamW):
-            self.masters.publish()
+        self.updates.update(factor)
         return lr
 
     def results(self) -> dict[str, Tensor]:

@@ -181,7 +181,9 @@ class Policy(nn.Module):
         try:
             found = self._read(self._stream(ids, positions, segments)).float()
             # fresh weights hardly look around, so that numbers alone would not tell who reads foreign segments
-            apart = self._near(found, expected) and segments.uses >= self.inner.config.get_text_config().num_hidden_layers
+            apart = (
+                self._near(found, expected) and segments.uses >= self.inner.config.get_text_config().num_hidden_layers
+            )
         except (TypeError, ValueError, RuntimeError):
             apart = False  # the architecture takes no segments, or not through its attention
         if not apart:

@@ -138,7 +138,7 @@ def trained(monkeypatch, *, ours: bool) -> tuple[Training, Engine, nn.ParameterD
     net = nn.ParameterDict({str(n): each.detach() for n, each in enumerate(weights())})
     engine = Engine(EngineConfig(device=DEVICE.type, precision="fp32", max_grad_norm=0.5))
     training = Training(engine.config, {"policy": net}, torch.float32, 10, lambda name: 1.0)  # type: ignore[dict-item]
-    assert training.leaves_bad_steps_out is ours
+    assert training.updates.leaves_bad_steps_out is ours
     training.progress.step = 3  # past the warm-up's first step
     return training, engine, net
 
