@@ -22,6 +22,7 @@ from danlu.models.fused import fuse_lora
 from danlu.models.heads import Head, head_of
 from danlu.models.kernels.linear_logprob import linear_logprob
 from danlu.models.kernels.segment_attention import Segments
+from danlu.models.kernels.shared_prefix import shared_in
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,13 @@ class Policy(nn.Module):
             if not self.packed:
                 spans = zip(pack.input_ids.split(pack.lengths), pack.positions.split(pack.lengths), strict=True)
                 return torch.cat([self._stream(ids, positions) for ids, positions in spans])
-            return self._stream(pack.input_ids, pack.positions, Segments(pack.lengths, pack.input_ids.device))
+            noisy = embedding_noise and self.training  # each answer's beginning has a noise of its own
+            shared = None if noisy else shared_in(pack)
+            segments = Segments(pack.lengths, pack.input_ids.device, shared=shared)
+            if shared is None:
+                return self._stream(pack.input_ids, pack.positions, segments)
+            different = (x.index_select(0, shared.firsts_U) for x in (pack.input_ids, pack.positions))
+            return shared.whole(self._stream(*different, segments))
 
     def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0, temperature: float = 1.0) -> Likelihood:
         """Log-probabilities of the pack's targets."""

@@ -140,6 +140,32 @@ class GatedBlock:
         assert self.mlp_tokens
         return [slice(start, start + self.mlp_tokens) for start in range(0, num_tokens, self.mlp_tokens)]
 
+    def attend(self, qkv: Tensor, seen: Tensor, segments: Segments) -> list[Tensor]:
+        """qkv [T,(n+2k)D] -> the first columns of seen, and what the way back needs beside both."""
+        shared = segments.shared
+        if shared is None:
+            return attend(self.split(qkv), self.heads_of(seen), segments, self.scale, self.window)
+        whole = qkv.new_empty(len(shared.places_T), self.heads * self.head_size)
+        all_qkv = qkv.index_select(0, shared.places_T)
+        kept = attend(self.split(all_qkv), self.heads_of(whole), segments, self.scale, self.window)
+        seen[:, : whole.shape[1]] = whole.index_select(0, shared.firsts_U)
+        return kept
+
+    def attend_backward(
+        self, d_seen: Tensor, qkv: Tensor, seen: Tensor, kept: list[Tensor], segments: Segments
+    ) -> Tensor:
+        """The gradient of qkv for that of what was seen."""
+        shared, width = segments.shared, self.heads * self.head_size
+        if shared is not None:
+            d_seen = qkv.new_zeros(len(shared.places_T), width).index_copy(0, shared.firsts_U, d_seen[:, :width])
+            qkv, seen = (x.index_select(0, shared.places_T) for x in (qkv, seen[:, :width]))
+        d_qkv = room_for_gradients(qkv)
+        attend_backward(
+            self.heads_of(d_seen), self.split(qkv), self.heads_of(seen), kept, self.split(d_qkv), segments, self.scale,
+            self.window,
+        )  # fmt: skip
+        return d_qkv if shared is None else shared.sums(d_qkv)
+
     def heads_of(self, rows: Tensor) -> Tensor:
         """[T, n D or more] -> [T,n,D], a view."""
         return rows[:, : self.heads * self.head_size].unflatten(1, (self.heads, self.head_size))
@@ -165,7 +191,7 @@ class BlockNode(torch.autograd.Function):
         qkv, inverses = block.turned(given, cos, sin)
         normed = (given, inverses) if inverses is not None else (None, None)
         seen = block.out.empty_input(T)
-        kept = attend(block.split(qkv), block.heads_of(seen), segments, block.scale, block.window)
+        kept = block.attend(qkv, seen, segments)
         middle = block.out.forward(seen, plus=x, adapted=adapted)
         if block.mlp_tokens and block.mlp_tokens < T:
             y, thoughts = block.mlp_by_pieces(middle, adapted=adapted), []
@@ -187,11 +213,7 @@ class BlockNode(torch.autograd.Function):
         else:
             d_middle, [of_norm_2, *of_mlp] = block.mlp_backward_by_pieces(d_y, middle, adapted=adapted)
         d_seen, _, of_out = block.out.backward(d_middle, seen, adapted=adapted)
-        d_qkv = room_for_gradients(qkv)
-        attend_backward(
-            block.heads_of(d_seen), block.split(qkv), block.heads_of(seen), kept, block.split(d_qkv), ctx.segments,
-            block.scale, block.window,
-        )  # fmt: skip
+        d_qkv = block.attend_backward(d_seen, qkv, seen, list(kept), ctx.segments)
         of_heads = block.turned_backward(d_qkv, given, inverses, cos, sin)
         d_read, _, of_qkv = block.qkv.backward(d_qkv, read, adapted=adapted)
         d_x, of_norm = rms_norm_backward(

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from danlu.models.kernels.shared_prefix import Shared
+
 LONGEST_BLOCK = 512
 """beyond this length the scores of a block cost more memory and time than torch's flash kernel"""
 
@@ -35,11 +37,19 @@ class Block:
 
 
 class Segments:
-    """Where the segments of a stream lie, and how to batch them. Made once for a pack, used by every layer."""
+    """Where the segments of a stream lie, and how to batch them. Made once for a pack, used by every layer.
+
+    `shared`: the stream has only the different tokens of segments that begin alike; attention sees them whole.
+    """
 
     def __init__(
-        self, lengths: Sequence[int], device: torch.device | str = "cpu", longest_block: int = LONGEST_BLOCK
+        self,
+        lengths: Sequence[int],
+        device: torch.device | str = "cpu",
+        longest_block: int = LONGEST_BLOCK,
+        shared: Shared | None = None,
     ) -> None:
+        self.shared = shared
         self.lengths = list(lengths)
         self.ends = torch.tensor(self.lengths).cumsum(0).tolist()
         self.longest_block = longest_block
