@@ -48,7 +48,7 @@ SETTINGS = {
     "ppo": {"data.batch.rows": "64", "engine.optimizer.lr": "1e-3"},
 }
 OBJECTIVES: dict[str, dict[str, Any]] = {
-    "grpo": {"group": 4, "beta": 0.02, "passes": 2, "minibatches": 2},
+    "grpo": {"group": 4, "beta": 0.05, "passes": 2, "minibatches": 2},
     "ppo": {
         "beta": 0.02,
         "kl_controller": "adaptive",

@@ -70,8 +70,20 @@ def asks_in(packs: Sequence[Pack]) -> list[Ask]:
 
 def packs_of(rows: Sequence[Row], capacity: int) -> list[Pack]:
     """Answers behind their prompts, all of whose tokens are trained."""
-    fitted = best_fit([row.num_tokens for row in rows], capacity)
-    return [pack_of([rows[n] for n in numbers]) for numbers in fitted]
+    return [pack_of([rows[n] for n in numbers]) for numbers in fitted(rows, capacity)]
+
+
+def fitted(rows: Sequence[Row], capacity: int) -> list[list[int]]:
+    """Which answers go into each pack: those to one prompt together where they fit, as it is read once for all then."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    for number, row in enumerate(rows):
+        groups.setdefault((row.source, row.file, row.row), []).append(number)
+    parts: list[list[int]] = []
+    for group in groups.values():
+        whole = sum(rows[number].num_tokens for number in group) <= capacity
+        parts += [group] if whole else [[number] for number in group]
+    packs = best_fit([sum(rows[number].num_tokens for number in part) for part in parts], capacity)
+    return [sorted(number for part in pack for number in parts[part]) for pack in packs]
 
 
 def pack_of(rows: Sequence[Row]) -> Pack:
@@ -104,7 +116,7 @@ def told(pack: Pack, name: str) -> Tensor | None:
 
 def tell(rows: Sequence[Row], capacity: int, values: Callable[[Pack], dict[str, Tensor]]) -> None:
     """Let rows know numbers of each of their tokens by name; `values` gives [T] of a pack for each."""
-    for numbers in best_fit([row.num_tokens for row in rows], capacity):
+    for numbers in fitted(rows, capacity):
         some = [rows[n] for n in numbers]
         pack = pack_of(some)
         for name, values_T in values(pack).items():

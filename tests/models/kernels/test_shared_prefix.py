@@ -1,4 +1,4 @@
-"""Answers to one prompt: it is read once, and everything is as if each answer had been read with a prompt of its own."""
+"""Answers to one prompt: it is read once, and all is as if each answer had been read with a prompt of its own."""
 
 import numpy as np
 import pytest
