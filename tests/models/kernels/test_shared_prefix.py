@@ -18,6 +18,9 @@ from danlu.models.policy import Policy
 
 QUICK = ["llama", "gemma2", "gpt2", "moe"]
 EVERY = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in ARCHITECTURES]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+NEAR = {"rtol": 1e-2, "atol": 2e-2} if DEVICE.type == "cuda" else {"rtol": 1e-4, "atol": 2e-6}
+"""a GPU's tiles multiply fp32 as tf32"""
 ROWS = [(30, [5, 9]), (12, [1, 20, 4]), (17, [6]), (3, [7, 7])]
 """tokens of a prompt, and of each of its answers; the last prompt is too short to be worth it"""
 
@@ -36,7 +39,8 @@ def pack_of(rows=ROWS, vocabulary=400) -> Pack:
 
 def policy_of(name="llama", adapter=None, *, fused=False) -> Policy:
     torch.manual_seed(3)
-    policy = Policy((adapter or Full()).apply(build_model(ModelConfig(path=f"builtin:tiny-{name}"), torch.float32)))
+    model = build_model(ModelConfig(path=f"builtin:tiny-{name}"), torch.float32)
+    policy = Policy((adapter or Full()).apply(model).to(DEVICE))
     for key, parameter in policy.named_parameters():
         if "lora_B" in key:
             torch.nn.init.normal_(parameter, std=0.1)
@@ -45,9 +49,9 @@ def policy_of(name="llama", adapter=None, *, fused=False) -> Policy:
 
 
 def read(policy, pack) -> list[torch.Tensor]:
-    logps = policy.logprobs(pack)
+    logps = policy.logprobs(pack.to(DEVICE))
     learning = [parameter for parameter in policy.parameters() if parameter.requires_grad]
-    d = torch.linspace(-1, 1, pack.num_tokens)
+    d = torch.linspace(-1, 1, pack.num_tokens, device=DEVICE)
     return [logps, *torch.autograd.grad(logps, learning, d, allow_unused=True)]
 
 
@@ -61,7 +65,7 @@ def check(policy, pack, monkeypatch):
     assert ran == [pack.num_tokens - 30 - 2 * 12, pack.num_tokens]
     for one, other in zip(found, expected, strict=True):
         if one is not None or other is not None:
-            torch.testing.assert_close(one, other, rtol=1e-4, atol=2e-6)
+            torch.testing.assert_close(one, other, **NEAR)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -77,6 +81,21 @@ def test_so_does_one_node_for_a_block(name, adapter, monkeypatch):
     check(policy_of(name, adapter, fused=True), pack_of(), monkeypatch)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="needs a CUDA device")
+@pytest.mark.parametrize("fused", [False, True])
+def test_so_does_a_gpus_own_attention(fused, monkeypatch):
+    """In bf16, by cuDNN or torch's flash kernel."""
+    policy = policy_of("llama", Lora(rank=4))
+    policy = Policy(policy.model.to(torch.bfloat16)).eval()
+    assert not fused or fuse_blocks(policy.inner)
+    found = read(policy, pack_of())
+    monkeypatch.setattr(module, "shared_in", lambda pack: None)
+    for one, other in zip(found, read(policy, pack_of()), strict=True):
+        if one is not None:
+            assert (one - other).float().norm() <= 0.03 * other.float().norm()
+
+
 def test_recomputed_blocks_learn_the_same(monkeypatch):
     policy = policy_of("llama", Lora(rank=4)).train()
     policy.recompute(None)
@@ -87,7 +106,7 @@ def test_an_answers_own_noise_is_not_shared(monkeypatch):
     policy, lengths = policy_of().train(), []
     stream = policy._stream
     monkeypatch.setattr(policy, "_stream", lambda ids, *rest: lengths.append(len(ids)) or stream(ids, *rest))
-    policy.likelihood(pack_of(), embedding_noise=5.0)
+    policy.likelihood(pack_of().to(DEVICE), embedding_noise=5.0)
     assert lengths == [pack_of().num_tokens]
 
 
