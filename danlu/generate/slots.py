@@ -84,7 +84,7 @@ class Writing:
             logits_BV[:, self.stops] = logits_BV[:, self.stops].masked_fill(too_early_B[:, None], -torch.inf)
         if not self.config.temperature:
             return logits_BV.argmax(-1)
-        scores_BV = self.warp(self.new_B[:, None], logits_BV / self.config.temperature)
+        scores_BV = self.warp(self.new_B[:, None], logits_BV / self.config.temperature)  # type: ignore[arg-type]
         probabilities_BV = scores_BV.softmax(-1)
         return (probabilities_BV / torch.empty_like(probabilities_BV).exponential_()).argmax(-1)
 

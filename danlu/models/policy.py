@@ -87,8 +87,8 @@ class Policy(nn.Module):
             segments = Segments(pack.lengths, pack.input_ids.device, shared=shared)
             if shared is None:
                 return self._stream(pack.input_ids, pack.positions, segments)
-            different = (x.index_select(0, shared.firsts_U) for x in (pack.input_ids, pack.positions))
-            return shared.whole(self._stream(*different, segments))
+            ids, positions = (x.index_select(0, shared.firsts_U) for x in (pack.input_ids, pack.positions))
+            return shared.whole(self._stream(ids, positions, segments))
 
     def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0, temperature: float = 1.0) -> Likelihood:
         """Log-probabilities of the pack's targets."""

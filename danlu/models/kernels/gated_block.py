@@ -4,6 +4,7 @@ Every step writes where the next one reads, and what is saved is what the way ba
 the side. Shapes: T tokens, H hidden, n query heads, k key heads of size D.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -140,7 +141,7 @@ class GatedBlock:
         assert self.mlp_tokens
         return [slice(start, start + self.mlp_tokens) for start in range(0, num_tokens, self.mlp_tokens)]
 
-    def attend(self, qkv: Tensor, seen: Tensor, segments: Segments) -> list[Tensor]:
+    def attend(self, qkv: Tensor, seen: Tensor, segments: Segments) -> tuple[Tensor, ...]:
         """qkv [T,(n+2k)D] -> the first columns of seen, and what the way back needs beside both."""
         shared = segments.shared
         if shared is None:
@@ -152,7 +153,7 @@ class GatedBlock:
         return kept
 
     def attend_backward(
-        self, d_seen: Tensor, qkv: Tensor, seen: Tensor, kept: list[Tensor], segments: Segments
+        self, d_seen: Tensor, qkv: Tensor, seen: Tensor, kept: Sequence[Tensor], segments: Segments
     ) -> Tensor:
         """The gradient of qkv for that of what was seen."""
         shared, width = segments.shared, self.heads * self.head_size
@@ -213,7 +214,7 @@ class BlockNode(torch.autograd.Function):
         else:
             d_middle, [of_norm_2, *of_mlp] = block.mlp_backward_by_pieces(d_y, middle, adapted=adapted)
         d_seen, _, of_out = block.out.backward(d_middle, seen, adapted=adapted)
-        d_qkv = block.attend_backward(d_seen, qkv, seen, list(kept), ctx.segments)
+        d_qkv = block.attend_backward(d_seen, qkv, seen, kept, ctx.segments)
         of_heads = block.turned_backward(d_qkv, given, inverses, cos, sin)
         d_read, _, of_qkv = block.qkv.backward(d_qkv, read, adapted=adapted)
         d_x, of_norm = rms_norm_backward(
