@@ -37,7 +37,7 @@ class Writing:
     ) -> None:
         device = policy.device
         self.policy, self.config = policy, config
-        self.stops = torch.tensor(sorted(stops), device=device)
+        self.stops = torch.tensor(sorted(stops), dtype=torch.long, device=device)
         self.warp = LogitsProcessorList()
         if config.temperature and config.top_k:
             self.warp.append(TopKLogitsWarper(config.top_k))

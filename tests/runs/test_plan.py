@@ -88,7 +88,7 @@ def test_a_gpu_without_bf16_computes_in_fp32(recipe):
 
 
 def test_what_does_not_fit_is_an_error_that_names_the_term_and_what_helps(recipe, monkeypatch):
-    run = recipe("data.pack_tokens=8192")
+    run = recipe("data.pack_tokens=16384")
     whole = answer(run, device_of("h100"), 1, "ddp", "none").plan
     monkeypatch.setattr(planning, "device_of", lambda name: gpu_with(whole.needed - 1))
     with pytest.raises(MemoryLimit, match=r"does not fit .* most is activations") as refused:
