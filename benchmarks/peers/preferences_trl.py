@@ -46,7 +46,9 @@ def common(given: Namespace) -> dict[str, Any]:
         "gradient_accumulation_steps": rows // at_once, "gradient_checkpointing": "checkpointing" in words,
         "max_steps": given.warm + given.steps, "save_strategy": "no", "logging_steps": 1, "report_to": "none",
         "disable_tqdm": True, "optim": "adamw_torch_fused", "learning_rate": 1e-5, "dataloader_pin_memory": False,
-        "use_cpu": not torch.cuda.is_available(), "use_liger_kernel": torch.cuda.is_available(),
+        "use_cpu": not torch.cuda.is_available(),
+        # Liger takes a classifier for a model that writes
+        "use_liger_kernel": torch.cuda.is_available() and given.objective != "reward",
     }  # fmt: skip
 
 
