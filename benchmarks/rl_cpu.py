@@ -1,6 +1,6 @@
 """How far a small model gets on a processor by learning from a reward: beginnings of film reviews, continued kindly.
 
-    python benchmarks/rl_cpu.py --data reviews.jsonl.zst --objective ppo|grpo [--reward vader|FOLDER] [--minutes 15]
+    python benchmarks/rl_cpu.py --data reviews.jsonl.zst --objective ppo|grpo [--reward vader|FOLDER] [--minutes 8]
     [key=value ...]
 
 The model goes on from the first eight tokens of a review; its words are worth what the VADER lexicon thinks of them
@@ -69,7 +69,7 @@ def vader(answer: Answer) -> float:
 class Told(Hook):
     """Prints how it goes, and ends the run when its time is up."""
 
-    minutes: float = 15.0
+    minutes: float = 8.0
     """how long the run may take"""
     every_steps: int = 4
     """steps between two lines"""
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="rows with a text")
     parser.add_argument("--objective", choices=["ppo", "grpo"], default="ppo")
     parser.add_argument("--reward", default="vader", help="vader, or the folder of a reward run")
-    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("settings", nargs="*", help="of the recipe, as key=value")
     options = parser.parse_intermixed_args()
     warnings.simplefilter("ignore")
