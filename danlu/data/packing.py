@@ -76,10 +76,8 @@ class Pack:
 
     def to(self, device: torch.device) -> "Pack":
         """The same pack on a device; cu_seqlens stays on the CPU too, where shapes are decided."""
-        pinned = device.type == "cuda"  # else the copy would wait for what the GPU does
-        host = {name: getattr(self, name).pin_memory() if pinned else getattr(self, name) for name in STREAM}
-        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in host.items()}
-        return Pack(**moved, cu_seqlens=self.cu_seqlens, segments=self.segments, host=self.on_host)
+        there = {name: moved(getattr(self, name), device) for name in STREAM}
+        return Pack(**there, cu_seqlens=self.cu_seqlens, segments=self.segments, host=self.on_host)
 
     @classmethod
     def of(cls, rows: list[tuple[np.ndarray, np.ndarray]], segments: list[Segment] | None = None) -> "Pack":
@@ -100,6 +98,12 @@ class Pack:
             cu_seqlens=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
             segments=segments or [Segment("", "", row) for row in range(len(rows))],
         )
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same on a device; a copy from memory that is not pinned would wait for what the GPU does."""
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 def split(

@@ -9,6 +9,7 @@ B: rows, N: tokens of an answer at most, V: vocabulary.
 import logging
 from collections.abc import Callable, Sequence
 from itertools import islice
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 8
 """steps of a GPU between two looks at what has ended, each of which waits for it"""
+TRIED: WeakKeyDictionary[Policy, bool] = WeakKeyDictionary()
+"""which policies can be run token by token in rows, as far as anybody has asked"""
 ROOM = 64
 """rows are as long as a multiple of this"""
 
@@ -175,9 +178,9 @@ def written(
 @torch.no_grad()
 def in_rows(policy: Policy) -> bool:
     """Whether a policy gives the same numbers token by token in rows as for a pack; found out once, by trying."""
-    if policy.in_rows is None:
-        policy.in_rows = policy.packed and gives_the_same(policy)
-    return policy.in_rows
+    if policy not in TRIED:
+        TRIED[policy] = policy.packed and gives_the_same(policy)
+    return TRIED[policy]
 
 
 def gives_the_same(policy: Policy) -> bool:

@@ -56,8 +56,6 @@ class Policy(nn.Module):
         self.head = self._find_head()
         self._beginning: Beginning | None = None
         fuse_lora(model)
-        self.in_rows: bool | None = None
-        """whether it can be run token by token in rows; None before anybody has tried"""
         self.packed = False
         self.packed = self._keeps_segments_apart()
 

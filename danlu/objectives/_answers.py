@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from danlu.data.packing import IGNORED, Pack, Segment, best_fit
+from danlu.data.packing import IGNORED, Pack, Segment, best_fit, moved
 
 ADVANTAGES, LOGPS, REFERENCE = "advantages", "sampled_logps", "reference_logps"
 """[n] of each segment: what its tokens are worth; their log-probability as they were drawn; under the reference"""
@@ -109,8 +109,8 @@ def told(pack: Pack, name: str) -> Tensor | None:
     if not pack.segments or name not in pack.segments[0].facts:
         return None
     device = pack.input_ids.device
-    numbers = torch.cat([segment.facts[name] for segment in pack.segments]).to(device)
-    places = (pack.targets != IGNORED).nonzero()[:, 0]
+    numbers = moved(torch.cat([segment.facts[name] for segment in pack.segments]), device)
+    places = moved((pack.on_host.targets != IGNORED).nonzero()[:, 0], device)
     return torch.zeros(pack.num_tokens, device=device).index_copy(0, places, numbers)
 
 

@@ -5,13 +5,13 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from danlu.data.packing import Pack
+from danlu.data.packing import Pack, moved
 
 
 def pairs_of(pack: Pack) -> tuple[Tensor, Tensor]:
     """better[P], worse[P]: the segments of each pair; of k ranked answers every one with each that is worse."""
     pairs = [pair for row in pack.rows for pair in combinations(row, 2)]
-    both = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2).to(pack.input_ids.device)
+    both = moved(torch.tensor(pairs, dtype=torch.long).reshape(-1, 2), pack.input_ids.device)
     return both[:, 0], both[:, 1]
 
 
@@ -28,7 +28,7 @@ def sizes_of(pack: Pack) -> Tensor:
 def facts_of(pack: Pack, name: str, otherwise: float = 0.0) -> Tensor:
     """[S] fp32: a number that the data tells of segments."""
     told = [float(segment.facts.get(name, otherwise)) for segment in pack.segments]
-    return torch.tensor(told).to(pack.input_ids.device)
+    return moved(torch.tensor(told), pack.input_ids.device)
 
 
 def compared(delta_P: Tensor) -> dict[str, tuple[Tensor | float, float]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from danlu.data.packing import Pack
+from danlu.data.packing import Pack, moved
 
 SHORTEST = 8
 """tokens: beginnings that are shorter are not worth it"""
@@ -88,12 +88,12 @@ def shared_in(pack: Pack) -> Shared | None:
 
     again = [
         (
-            there([(start, count) for start, _, count in parts]).to(device),
-            among[there([(begin, count) for _, begin, count in parts])].to(device),
+            moved(there([(start, count) for start, _, count in parts]), device),
+            moved(among[there([(begin, count) for _, begin, count in parts])], device),
         )
         for parts in alike.values()
     ]
-    return Shared(among[places].to(device), own.nonzero()[:, 0].to(device), again)
+    return Shared(moved(among[places], device), moved(own.nonzero()[:, 0], device), again)
 
 
 def beginning(one: Tensor, other: Tensor) -> int:
