@@ -19,6 +19,7 @@ PRETENDED = torch.device("cuda", 99)
 IS_CUDA: Any = torch.Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 DEVICE: Any = torch.Tensor.device.__get__  # type: ignore[attr-defined]
 NUMBER: Any = torch.Tensor.get_device
+PIN: Any = torch.Tensor.pin_memory
 aten = torch.ops.aten
 attend = torch.nn.functional.scaled_dot_product_attention
 
@@ -108,6 +109,8 @@ class AsIfOn(TorchFunctionMode):
             return PRETENDED if args[0].is_meta else function(*args)
         if function == NUMBER and args[0].is_meta:
             return 0  # whose random state torch keeps for a block that it will recompute
+        if function == PIN:
+            return args[0]  # there may be no GPU to pin memory for
         return function(*(real(each) for each in args), **{key: real(each) for key, each in kwargs.items()})
 
 
