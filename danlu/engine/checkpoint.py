@@ -7,16 +7,17 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from torch import Tensor
 
 from danlu.core.errors import CheckpointError
 from danlu.core.files import folder_at_once, sweep, write_atomic
-from danlu.engine.checkpoint_folder import Checkpoint, Writer, step_of, verified, write_content
+from danlu.core.ranks import Ranks
+from danlu.engine.checkpoint_folder import Checkpoint, Content, Writer, step_of, verified
 from danlu.engine.manifest import Damaged, Manifest, Verify, differences, hash_of, versions
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,11 @@ class Checkpoints:
         limit: int | None = None,
         *,
         config: Mapping[str, Any] | None = None,
-        world_size: int = 1,
+        ranks: Ranks | None = None,
         verify: Verify = "hash",
     ) -> None:
         assert limit is None or limit > 0, "a limit of 0 would keep nothing to resume from"
-        self.folder, self.limit, self.world_size = folder, limit, world_size
+        self.folder, self.limit, self.ranks = folder, limit, ranks or Ranks()
         self.verify: Verify = verify
         self.config = json.loads(json.dumps(dict(config or {})))  # as it will be read back: tuples are lists
         self.failures = 0
@@ -60,40 +61,64 @@ class Checkpoints:
         """Clear what a killed process left half-written or half-deleted."""
         sweep(self.folder)
 
-    def save(
-        self,
-        step: int,
-        tensors: Mapping[str, Mapping[str, Tensor]],
-        state: Mapping[str, Any],
-        writers: Sequence[Writer] = (),
-        *,
-        best: bool = False,
-    ) -> Path | None:
-        """Write `NAME.safetensors` for each of `tensors`, `NAME.json` for each of `state`, and what the writers add.
+    def save(self, step: int, content: Content, *, best: bool = False) -> Path | None:
+        """Write a checkpoint, every process its share of it; the first one begins it, seals it and names it.
 
         A step that is already saved is left as it is. A disk that is full, read-only or broken never stops the
         training: the half-written folder goes, the failure is logged and counted, and None is returned.
         """
-
-        def write(folder: Path) -> None:
-            write_content(folder, tensors, state, writers)
-            facts = {"step": step, "config": self.config, "best": best, "world_size": self.world_size}
-            Manifest.of(folder, **facts).write(folder)
-
         final = self.folder / f"step-{step:06d}"
+        if not self.ranks.leads:
+            return final if self._help(content) else None
         try:
             if not self._is_saved(final):
                 self._make_room()
-                self._write(final, write)
+                self._write(final, partial(self._write_content, content, step, best))
         except (OSError, SafetensorError) as error:
             self.failures += 1
             log.error("%s WAS NOT SAVED (%s); training goes on. Failures in a row: %d", final, error, self.failures)
+            self.ranks.first(False)
             return None
         self.failures = 0
         self._tidy(final, best)
+        self.ranks.first(True)
         return final
 
+    def _write_content(self, content: Content, step: int, best: bool, folder: Path) -> None:
+        self.ranks.first(folder)
+        problem = None
+        try:
+            content.write(folder, self.ranks.rank)
+        except (OSError, SafetensorError) as error:
+            problem = error
+        problems = [each for each in self.ranks.gather(problem and str(problem)) if each is not None]
+        if problem is not None or problems:
+            raise problem or OSError(problems[0])
+        facts = {"step": step, "config": self.config, "best": best, "world_size": self.ranks.count}
+        Manifest.of(folder, **facts).write(folder)
+
+    def _help(self, content: Content) -> bool:
+        """Write this process's share wherever the first one says, until it says how it ended."""
+        while not isinstance(word := self.ranks.first(None), bool):
+            assert isinstance(word, Path)
+            problem = None
+            try:
+                content.write(word, self.ranks.rank)
+            except (OSError, SafetensorError) as error:
+                problem = str(error)
+            self.ranks.gather(problem)
+        return word
+
     def latest_valid(self, *, allow_config_change: bool = False) -> Checkpoint | None:
+        """The same on every process: the first one looks."""
+        if self.ranks.leads:
+            found = self._latest_valid(allow_config_change)
+            self.ranks.first(found and (found.path, found.skipped))
+            return found
+        told = self.ranks.first(None)
+        return told and Checkpoint(told[0], Manifest.read(told[0]), told[1])
+
+    def _latest_valid(self, allow_config_change: bool) -> Checkpoint | None:
         """The newest checkpoint that verifies; damaged newer ones are renamed `.bad`, logged, and listed in `skipped`.
 
         None when there never was one. A `CheckpointError` when there are some and none can be trusted, when a newer

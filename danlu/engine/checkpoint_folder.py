@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from danlu.core.errors import CheckpointError
+from danlu.engine.dealt_tensors import Wanted, read_tensors, write_bounds, write_rows, write_tensors
 from danlu.engine.manifest import Damaged, Manifest, Verify
 
 Writer = Callable[[Path], None]
@@ -29,9 +29,9 @@ class Checkpoint:
         """How many optimiser steps it stands after."""
         return self.manifest.step
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """The tensors saved under a name, on the CPU."""
-        return load_file(self.path / f"{name}.safetensors")
+    def tensors(self, name: str, wanted: Wanted | None = None) -> dict[str, Tensor]:
+        """The tensors saved under a name, or of each the rows that are wanted, on the CPU."""
+        return read_tensors(self.path, name, wanted)
 
     def state(self, name: str) -> Any:
         """The JSON saved under a name."""
@@ -58,14 +58,28 @@ def verified(path: Path, verify: Verify) -> Manifest:
     return manifest
 
 
-def write_content(
-    folder: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any], writers: Sequence[Writer]
-) -> None:
-    """Everything in a checkpoint but its manifest. Nothing is pickled."""
-    for name, content in tensors.items():
-        plain = {key: tensor.detach().contiguous() for key, tensor in content.items()}
-        save_file(plain, folder / f"{name}.safetensors")
-    for name, content in state.items():
-        (folder / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    for writer in writers:
-        writer(folder)
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds but for its manifest. `tensors` are whole; of `rows` each process has its own, between
+    `bounds`; `state` is JSON. All by the name of their file. Nothing is pickled."""
+
+    tensors: Mapping[str, Mapping[str, Tensor]]
+    state: Mapping[str, Any]
+    rows: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    bounds: Mapping[str, Mapping[str, list[int]]] = field(default_factory=dict)
+    writers: Sequence[Writer] = ()
+
+    def write(self, folder: Path, rank: int) -> None:
+        """A process's share of the files; the first one writes what is not dealt out."""
+        for name, rows in self.rows.items():
+            write_rows(folder, name, rows, rank)
+        if rank:
+            return
+        for name, bounds in self.bounds.items():
+            write_bounds(folder, name, bounds)
+        for name, tensors in self.tensors.items():
+            write_tensors(folder, name, tensors)
+        for name, state in self.state.items():
+            (folder / f"{name}.json").write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        for writer in self.writers:
+            writer(folder)

@@ -8,6 +8,8 @@ from danlu.core.devices import Precision
 from danlu.core.parts import Config
 from danlu.engine.optimizers.adamw import AdamW
 from danlu.engine.optimizers.base import Optimizer, optimizers
+from danlu.engine.parallel.base import Parallel, parallels
+from danlu.engine.parallel.ddp import DDP
 from danlu.engine.schedules.base import Schedule, schedules
 from danlu.engine.schedules.constant import Constant
 from danlu.engine.schedules.cosine import Cosine
@@ -51,6 +53,8 @@ class EngineConfig(Config):
     """of matrix products; what learns is always kept in fp32"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train"""
+    parallel: Annotated[Parallel, parallels] = DDP()
+    """how several processes share the run"""
     gradient_checkpointing: Literal["none", "full", "auto"] | Annotated[NonNegativeInt, Field(strict=True)] = "none"
     """recompute blocks in the backward pass to save memory: none, full, how many, or auto: as many as it takes"""
     offload_activations: bool = False

@@ -4,15 +4,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object
-from torch import Tensor
 
 from danlu.core.devices import compute_dtype
 from danlu.core.errors import SetupError
+from danlu.core.ranks import Ranks, local_rank
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
 from danlu.engine.soon import LossNumbers
@@ -25,8 +22,6 @@ from danlu.models.scorer import Scorer
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 WORTH_COMPILING = 400_000
 """tokens from which compiling a 135M model on two cores (about 60 s) wins back its time"""
 
@@ -36,40 +31,42 @@ class Engine:
 
     def __init__(self, config: EngineConfig) -> None:
         self.config = config
-        if config.device == "cuda" and not torch.cuda.is_available():
-            raise SetupError("engine.device: no CUDA device here; say auto or cpu")
-        self.accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision="no")
-        self.device = self.accelerator.device
+        self.device = device_of(config)
+        self.ranks = open_ranks(config)
         self.dtype = compute_dtype(config.precision, self.device)
         config.optimizer.check(self.device)
+        self._spare: Pack | None = None
 
     @property
     def rank(self) -> int:
         """This process among all."""
-        return self.accelerator.process_index
+        return self.ranks.rank
 
     @property
     def num_ranks(self) -> int:
         """How many processes train together."""
-        return self.accelerator.num_processes
+        return self.ranks.count
+
+    @property
+    def in_step(self) -> bool:
+        """Whether every process must make as many forwards and backwards as the others."""
+        return self.num_ranks > 1 and self.config.parallel.in_step
 
     def builder(self, model: ModelConfig, adapter: Adapter) -> "ModelBuilder":
         """What an objective asks for its models."""
         return ModelBuilder(self, model, adapter)
 
-    def share(self, packs: Sequence[Pack]) -> list[Pack]:
-        """This rank's packs of a global batch."""
-        return list(packs[self.rank :: self.num_ranks])
+    def share(self, packs: Sequence[Pack | None]) -> list[Pack]:
+        """This process's packs of a global batch; a stream reads no others."""
+        own = self.ranks.share(packs)
+        assert all(pack is not None for pack in own)
+        return own  # type: ignore[return-value]
 
-    def backward(self, total: Tensor) -> None:
-        """Add the gradients of a summed loss."""
-        self.accelerator.backward(total)
-
-    def sum_gradients(self, gradients: Sequence[Tensor]) -> None:
-        """Sum gradients over all ranks, in place."""
-        if self.num_ranks > 1:
-            for gradient in gradients:
-                torch.distributed.all_reduce(gradient)
+    def filled(self, packs: list[Pack], count: int) -> list[Pack]:
+        """Packs, and after them one more often than it is learnt from, until there are as many as others have."""
+        self._spare = packs[-1] if packs else self._spare
+        assert self._spare is not None, "a process has no pack of the first step, and would keep all others waiting"
+        return packs + [self._spare] * (count - len(packs))
 
     def sum_losses(self, losses: Sequence[LossNumbers]) -> tuple[float, dict[str, float]]:
         """The summed loss, and every metric as its mean, over all packs and ranks."""
@@ -79,29 +76,49 @@ class Engine:
                 sums = metrics.setdefault(name, [0.0, 0.0])
                 sums[0] += total
                 sums[1] += count
-        names = dict.fromkeys(chain(*self.gather(list(metrics))))  # a source may be in another rank's packs only
+        names = dict.fromkeys(chain(*self.ranks.gather(list(metrics))))  # a source may be in another rank's packs only
         metrics = {name: metrics.get(name, [0.0, 0.0]) for name in names}
         [total, _], *means = self.sum_over_ranks([[sum(loss.total for loss in losses), 0.0], *metrics.values()])
         return total, {name: a / b for name, (a, b) in zip(metrics, means, strict=True) if b}
-
-    def gather(self, value: T) -> list[T]:
-        """What every rank has, in their order."""
-        return [value] if self.num_ranks == 1 else gather_object([value])  # type: ignore[return-value]
 
     def sum_over_ranks(self, values: list[list[float]]) -> list[list[float]]:
         """Plain numbers, summed over all ranks in float64."""
         if self.num_ranks == 1:
             return values
-        summed = self.accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=self.device))
-        return summed.tolist()  # type: ignore[union-attr]
+        numbers = torch.tensor(values, dtype=torch.float64)
+        self.ranks.sum([numbers])
+        return numbers.tolist()
 
     def prepare(self, policy: Policy, num_tokens: int) -> None:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
+        if self.num_ranks > 1 and config.parallel.in_step:
+            return  # blocks are what is dealt out, as they are
         fused = arrange(config, policy, self.device.type)
         worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING
         if not fused and (config.compile is True or worth_it):  # in fused blocks nothing is left for the compiler
             policy.compile_blocks()
+
+
+def open_ranks(config: EngineConfig) -> Ranks:
+    """Meet the other processes of a run, where a launcher has started several."""
+    return Ranks.open(device_of(config), timeout=config.parallel.timeout)
+
+
+def device_of(config: EngineConfig) -> torch.device:
+    """Where this process computes: its own GPU, or the processor."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise SetupError("engine.device: no CUDA device here; say auto or cpu")
+    if config.device == "cpu" or not torch.accelerator.is_available():
+        return torch.device("cpu")
+    kind = torch.accelerator.current_accelerator()
+    assert kind is not None
+    if kind.type != "cuda":
+        return kind
+    if local_rank() >= torch.cuda.device_count():
+        raise SetupError(f"process {local_rank()} of this machine has no GPU: there are {torch.cuda.device_count()}")
+    torch.cuda.set_device(local_rank())
+    return torch.device("cuda", local_rank())
 
 
 def arrange(config: EngineConfig, policy: Policy, kind: str) -> bool:

@@ -23,7 +23,8 @@ def fit(session: Session, listener: Listener, stop: Stop) -> None:
             learn(session, step, listener, stop)
             if session.measure_is_due():
                 session.measure(listener, stop)
-            if stop.take_save_request() or session.save_is_due():
+            save = session.agreed(stop)
+            if save or session.save_is_due():
                 session.save(listener)
             if stop.requested and not session.finished:
                 raise Stopped

@@ -20,7 +20,7 @@ class NonFinite(Exception):
     @property
     def suspects(self) -> list[Pack]:
         """The pack that did it, or all of the step's when only their sum tells."""
-        return self.packs if self.number is None else [self.packs[self.number]]
+        return self.packs if self.number is None or not self.packs else [self.packs[self.number]]
 
     @property
     def rows(self) -> list[str]:
@@ -31,11 +31,15 @@ class NonFinite(Exception):
         """One sentence for people."""
         where = "the gradient of the whole batch" if self.number is None else f"micro-batch {self.number}"
         rows = self.rows
+        if not rows:  # another process has them
+            return f"step {step}: {self.what} in {where}"
         more = f" and {len(rows) - 8} more" if len(rows) > 8 else ""
         return f"step {step}: {self.what} in {where}; rows {', '.join(rows[:8])}{more}"
 
     def keep(self, folder: Path, step: int) -> Path:
         """Write the suspected packs beside the run, once for the same rows of a step."""
+        if not self.packs:
+            return folder
         final = folder / f"step-{step:06d}"
         for number in count(2):
             if not final.exists():

@@ -105,7 +105,7 @@ class Room:
         """After the first steps on a GPU: the peak beside the plan, which is corrected where it was wrong."""
         self.steps += 1
         if self.plan is not None and self.peak is not None and self.steps == MEASURED_STEPS:
-            self.correct(max(self.engine.gather(self.peak)))
+            self.correct(max(self.engine.ranks.gather(self.peak)))
 
     def correct(self, peak: float) -> None:
         """Blame activations for what a measured peak has more or less than the plan, and choose again."""

@@ -5,8 +5,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from pathlib import Path
+
+import torch
 
 from danlu.core.devices import peak_flops
 from danlu.core.errors import Diverged, MemoryLimit
@@ -14,6 +16,7 @@ from danlu.data.loader import Loader, Step
 from danlu.data.packing import Pack
 from danlu.data.stream.loader import Stream
 from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Writer
 from danlu.engine.engine import Engine
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
@@ -46,7 +49,8 @@ class Session:
     loader: Loader | Stream
     held_out: dict[str, list[Pack]]
     checkpoints: Checkpoints
-    write_weights: Callable[[Path], None]
+    weights: Callable[[], Writer]
+    """all processes together: what writes the weights as they are then"""
     bad_batches: Path
     how_to_resume: str = "`--resume` goes on."
     baseline: Baseline | None = None
@@ -79,14 +83,22 @@ class Session:
         tired = patience is not None and self.training.progress.evals_without_gain >= patience
         return self.training.finished or tired
 
+    def agreed(self, stop: Stop) -> bool:
+        """After a step: who was asked to stop asks all others, and whether anyone was asked to save."""
+        wishes = self.engine.ranks.gather((stop.signal, stop.take_save_request()))
+        signals = [signal for signal, _ in wishes if signal is not None]
+        if signals and not stop.requested:
+            stop.request(signals[0])
+        return any(save for _, save in wishes)
+
     def save(self, listener: Listener) -> None:
         """Write a checkpoint of the last finished step, unless it is already there."""
         progress, before = self.training.progress, self.saved
         best = progress.best_step == progress.step and self.engine.config.evaluate.keep_best
         if before == (progress.step, best):
             return
-        progress.cursor = progress.cursor and self.loader.joined(self.engine.gather(progress.cursor))
-        path = self.training.save(self.checkpoints, self.write_weights, best=best)
+        progress.cursor = progress.cursor and self.loader.joined(self.engine.ranks.gather(progress.cursor))
+        path = self.training.save(self.checkpoints, self.weights(), best=best)
         if path is None:
             listener.on_alert(progress.step, "this checkpoint could not be saved; training goes on")
             return
@@ -124,23 +136,28 @@ class Session:
             progress.evals_without_gain += 1
 
     def _held_out_loss(self, stop: Stop) -> HeldOut:
-        baseline = self.baseline if self.training.progress.step == 0 else None
-        known = baseline.read() if baseline else None
+        baseline, ranks = self.baseline if self.training.progress.step == 0 else None, self.engine.ranks
+        known = ranks.first(baseline.read() if baseline else None)
         if known is not None:
             log.info("the loss before the first step is known from an earlier run")
             return known
         policy = self.training.models["policy"].eval()
+        every = [pack for packs in self.held_out.values() for pack in packs]
+        own, most = ranks.share(every), -(-len(every) // ranks.count)
+        measured_here = self.engine.filled(own, most) if self.engine.in_step else own
         try:
-            with self.training.measured():
-                found = held_out_loss(partial(self._measure_pack, stop), self.held_out)
+            with torch.no_grad(), self.training.measured():
+                found = [self._measure_pack(stop, pack) for pack in measured_here][: len(own)]
         finally:
             policy.train()
-        if baseline:
-            baseline.write(found)
-        return found
+        measured = iter(ranks.dealt(ranks.gather(found)))
+        held_out = held_out_loss({name: list(islice(measured, len(packs))) for name, packs in self.held_out.items()})
+        if baseline and ranks.leads:
+            baseline.write(held_out)
+        return held_out
 
     def _measure_pack(self, stop: Stop, pack: Pack) -> Measured:
-        if stop.requested:
+        if stop.requested and self.engine.num_ranks == 1:  # several stop together, between steps
             raise Stopped
         loss = self.learning.measure(pack.to(self.engine.device))
         metrics = {name: (float(total), count) for name, (total, count) in loss.metrics.items()}

@@ -8,13 +8,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from danlu.core.errors import MemoryLimit
 from danlu.data.packing import Pack
 from danlu.engine.engine import Engine
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow, overflowing
 from danlu.engine.soon import LossSoon, Soon
 from danlu.engine.training import Training
-from danlu.models.masters import total_norm
 from danlu.objectives.base import Objective
 
 T = TypeVar("T")
@@ -56,8 +56,10 @@ def train_step(
         lr = training.update_weights(factor)
     grad_norm = finite(norm, packs)
     total, metrics = engine.sum_losses([loss.read() for loss in losses])
-    trained = sum(int((pack.targets >= 0).sum()) for pack in packs)
-    return Update(total / count, count, grad_norm, lr, sum(pack.num_tokens for pack in packs), trained, metrics)
+    [[tokens, trained]] = engine.sum_over_ranks(
+        [[sum(pack.num_tokens for pack in packs), sum(int((pack.targets >= 0).sum()) for pack in packs)]]
+    )
+    return Update(total / count, count, grad_norm, lr, int(tokens), int(trained), metrics)
 
 
 def sum_gradients(
@@ -65,35 +67,59 @@ def sum_gradients(
 ) -> list[LossSoon]:
     """Add up the gradients of a step's packs; returns their losses."""
     training.masters.clear()
-    losses = []
-    for number, pack in enumerate(packs):
-        if stopped():
+    several, bad = engine.num_ranks > 1, None
+    losses: list[LossSoon] = []
+    made = engine.filled(packs, max(engine.ranks.gather(len(packs)))) if engine.in_step else packs
+    for number, pack in enumerate(made):
+        if stopped() and not several:  # several stop together, between steps
             raise Stopped
+        learns = number < len(packs)
+        engine.config.parallel.begin_pack(training.models, last=number == len(made) - 1)
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
-            losses.append(LossSoon(loss))
+            losses += [LossSoon(loss)] if learns else []
         with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
-            engine.backward(loss.total * training.progress.loss_scale)
-        total = losses[-1].read().total  # by now the GPU has the backward to do
-        if not math.isfinite(total):
-            raise NonFinite(f"a loss of {total}", packs, number)
-    if engine.num_ranks > 1 or not training.updates.leaves_bad_steps_out:
+            (loss.total * (training.progress.loss_scale if learns else 0.0)).backward()
+        total = losses[-1].read().total if losses else 0.0  # by now the GPU has the backward to do
+        if not math.isfinite(total) and bad is None:
+            bad = NonFinite(f"a loss of {total}", packs, number)
+            if not several:
+                raise bad
+    if bad is not None:
+        raise bad
+    if several or not training.updates.leaves_bad_steps_out:
         with overflowing(UPDATE):
-            training.masters.widen()
+            training.masters.collect(every=several)
     return losses
 
 
 def agreed(engine: Engine, work: Callable[[], T]) -> T:
-    """What this rank's work gives; an `Overflow` of any rank is one of all, so that all take the same next step."""
+    """What this process's work gives; a problem of any is one of all, so that all take the same next step."""
     result, problem = None, None
     try:
         result = work()
-    except Overflow as overflow:
-        problem = overflow.args
-    problems = [each for each in engine.gather(problem) if each is not None]
-    if problems:
-        raise Overflow(*problems[0])
+    except (Overflow, NonFinite) as found:
+        problem = found
+    if engine.num_ranks == 1 and problem is not None:
+        raise problem
+    if isinstance(problem, Overflow) and engine.in_step:
+        raise MemoryLimit(
+            f"process {engine.rank}: out of memory in {problem.term} ({problem.words}), in the middle of what the "
+            "others wait for; lower data.pack_tokens, or say engine.gradient_checkpointing=full"
+        )
+    for rank, (what, words) in enumerate(engine.ranks.gather(words_of(problem))):
+        if what and rank != engine.rank:
+            raise Overflow(what, words) if words else NonFinite(f"{what} (process {rank})", [], 0)
+        if what and problem is not None:
+            raise problem
     return result  # type: ignore[return-value]
+
+
+def words_of(problem: Overflow | NonFinite | None) -> tuple[str, str]:
+    """What other processes hear of a problem; only an overflow has words of torch's."""
+    if problem is None:
+        return "", ""
+    return (problem.term, problem.words) if isinstance(problem, Overflow) else (problem.what, "")
 
 
 def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[Soon, Tensor]:
@@ -101,10 +127,9 @@ def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[S
 
     Neither is waited for. The factor is NaN where the norm is no number.
     """
-    gradients = training.masters.gradients()
-    engine.sum_gradients(gradients)
+    engine.ranks.sum(training.masters.apart())
     scale = 1.0 / (count * training.progress.loss_scale)
-    norm = total_norm(gradients) * scale
+    norm = training.masters.norm() * scale
     limit = engine.config.max_grad_norm
     clip = torch.ones_like(norm) if limit is None else (limit / norm).clamp(max=1.0)
     return Soon([norm]), torch.where(norm.isfinite(), clip * scale, torch.nan)

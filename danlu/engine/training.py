@@ -1,21 +1,24 @@
 """What changes while a run trains: weights, optimiser and progress, and how they go to a checkpoint and come back."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from danlu.engine.checkpoint import Checkpoint, Checkpoints
+from danlu.core.ranks import Ranks
+from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Checkpoint, Content, Writer
 from danlu.engine.config import EngineConfig
 from danlu.engine.offload import Offload
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from danlu.engine.optimizers.base import set_lr
+from danlu.engine.parallel.ddp import DDP
 from danlu.engine.progress import Progress
 from danlu.engine.updates import updates_of
-from danlu.models.masters import Masters
 from danlu.objectives.base import Models, together
 
 log = logging.getLogger(__name__)
@@ -28,10 +31,19 @@ class Training:
     """The state of a run. `lr_scale` gives each parameter's share of the learning rate by name."""
 
     def __init__(
-        self, config: EngineConfig, models: Models, dtype: torch.dtype, num_steps: int, lr_scale: Callable[[str], float]
+        self,
+        config: EngineConfig,
+        models: Models,
+        dtype: torch.dtype,
+        num_steps: int,
+        lr_scale: Callable[[str], float],
+        ranks: Ranks | None = None,
     ) -> None:
         self.config, self.models, self.num_steps = config, models, num_steps
-        self.masters = Masters(together(models), dtype)
+        self.ranks = ranks or Ranks()
+        parallel = config.parallel if self.ranks.count > 1 else DDP()
+        parallel.deal(models, dtype, self.ranks)
+        self.masters = parallel.masters(models, dtype, self.ranks)
         groups = config.optimizer.groups(self.masters.parameters.items(), lr_scale)
         self.optimizer = config.optimizer.build(groups)
         self.updates = updates_of(self.optimizer, self.masters)
@@ -63,31 +75,69 @@ class Training:
         others = self.config.optimizer.results(self.optimizer)
         return self.masters.state() | {self.names[parameter]: value for parameter, value in others.items()}
 
+    def wholes(self, *, everything: bool) -> dict[str, Tensor]:
+        """The same on the leading process where rows are dealt out; `everything`: with what does not learn of those."""
+        return self.masters.whole(self.results(), everything=everything)
+
     def measured(self) -> AbstractContextManager[None]:
         """Inside, the models compute with the results."""
         others = self.config.optimizer.results(self.optimizer)
         return self.masters.showing({self.names[parameter]: value for parameter, value in others.items()})
 
-    def save(
-        self, checkpoints: Checkpoints, write_weights: Callable[[Path], None], *, best: bool = False
-    ) -> Path | None:
+    def save(self, checkpoints: Checkpoints, write_weights: Writer, *, best: bool = False) -> Path | None:
         """Write everything that a resumed run needs, and the weights once more as other tools read them."""
         moments, structure = optimizer_state(self.optimizer, self.names)
-        return checkpoints.save(
-            self.progress.step,
-            {"masters": self.masters.state(), "optimizer": moments},
+        groups = {"masters": self.masters.state(), "optimizer": moments}
+        if self.ranks.count > 1:  # of no rows a process may have nothing to say, but all must say it alike
+            groups["optimizer"] |= self._moments()
+        dealt = {name: self._bounds(tensors) for name, tensors in groups.items()}
+        content = Content(
+            {name: leaving(tensors, dealt[name]) for name, tensors in groups.items()},
             {"optimizer_structure": structure, "progress": self.progress.to_json()},
+            {name: {key: groups[name][key] for key in bounds} for name, bounds in dealt.items() if bounds},
+            {name: bounds for name, bounds in dealt.items() if bounds},
             [write_weights],
-            best=best,
         )
+        return checkpoints.save(self.progress.step, content, best=best)
 
     def take(self, checkpoint: Checkpoint) -> None:
-        """The weights and the optimiser's state of a checkpoint."""
-        self.masters.load(checkpoint.tensors("masters"))
-        restore_optimizer(
-            self.optimizer, self.names, checkpoint.tensors("optimizer"), checkpoint.state("optimizer_structure")
-        )
+        """The weights and the optimiser's state of a checkpoint, however many processes have written it."""
+        self.masters.load(checkpoint.tensors("masters", self._own_rows))
+        moments = checkpoint.tensors("optimizer", self._own_rows)
+        restore_optimizer(self.optimizer, self.names, moments, checkpoint.state("optimizer_structure"))
         self.config.optimizer.resumed(self.optimizer)
+
+    def _moments(self) -> dict[str, Tensor]:
+        """What the optimiser keeps for each row of a weight, by its own names."""
+        found = {}
+        for name, master in self.masters.parameters.items():
+            for key, value in self.optimizer.state.get(master, {}).items():
+                if isinstance(value, Tensor) and value.shape == master.shape and self.masters.rows(name, 0):
+                    found[f"{name}.{key}"] = value
+        return found
+
+    def _bounds(self, tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
+        """Of tensors that are rows of weights: where those of each process begin, and the last one's end."""
+        found = {}
+        for key, value in tensors.items():
+            name = self._weight(key)
+            if name is None or value.shape != self.masters.parameters[name].shape:
+                continue
+            rows = [self.masters.rows(name, rank) for rank in range(self.ranks.count)]
+            if rows[0] is not None:
+                found[key] = [0, *(after for _, after in rows if after is not None)]  # type: ignore[misc]
+        return found
+
+    def _own_rows(self, key: str, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """Which rows of a saved tensor are this process's."""
+        name = self._weight(key)
+        if name is None or shape != tuple(self.masters.shape(name)):
+            return None
+        return self.masters.rows(name, self.ranks.rank)
+
+    def _weight(self, key: str) -> str | None:
+        """The weight that a tensor in a checkpoint is, or belongs to."""
+        return next((name for name in (key, key.rpartition(".")[0]) if name in self.masters.parameters), None)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Become what was saved."""
@@ -108,3 +158,8 @@ class Training:
         if self.scales_loss and self.progress.steps_since_scale >= 2000:
             self.progress.loss_scale *= 2
             self.progress.steps_since_scale = 0
+
+
+def leaving(tensors: Mapping[str, Tensor], out: Mapping[str, Any]) -> dict[str, Tensor]:
+    """All but some."""
+    return {key: value for key, value in tensors.items() if key not in out}

@@ -1,12 +1,9 @@
 """Held-out loss and what else an objective measures, for each source and over all of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-
-from danlu.data.packing import Pack
 
 
 @dataclass(slots=True)
@@ -29,13 +26,9 @@ class HeldOut:
     values: dict[str, list[float]] = field(default_factory=dict)
 
 
-Measure = Callable[[Pack], Measured]
-
-
-@torch.no_grad()
-def held_out_loss(measure: Measure, sources: Mapping[str, Sequence[Pack]]) -> HeldOut:
-    """Sum over sum: the mean over everything that is held out, and over each source."""
-    parts = {name: joined(measure(pack) for pack in packs) for name, packs in sources.items()}
+def held_out_loss(sources: Mapping[str, Sequence[Measured]]) -> HeldOut:
+    """Sum over sum: the mean over everything that is held out, and over each source, from what its packs gave."""
+    parts = {name: joined(measured) for name, measured in sources.items()}
     whole = joined(parts.values())
     metrics = means(whole)
     if len(parts) > 1:

@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from danlu.core.errors import UserError
+from danlu.models.dealt import own
 
 
 class Beginning(nn.Module):
@@ -17,16 +19,17 @@ class Beginning(nn.Module):
         super().__init__()
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         for number, parameter in enumerate(learning):
-            self.register_buffer(str(number), parameter.detach().clone(), persistent=False)
+            self.register_buffer(str(number), own(parameter).clone(), persistent=False)
         self._learning = tuple(learning)  # in a tuple, so that they are not this module's parameters too
-        self._in_place = isinstance(model, PeftModel)
+        # a fused block holds its adapters' storage, which are small; torch holds that of weights that are dealt out
+        self._in_place = isinstance(model, PeftModel) or any(isinstance(each, DTensor) for each in learning)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Inside, the model computes as it began. Nothing that needs a gradient may have been computed before."""
         kept = [self._kept(number, parameter) for number, parameter in enumerate(self._learning)]
-        if self._in_place:  # a fused block holds its adapters' storage; they are small
-            now = [parameter.detach().clone() for parameter in self._learning]
+        if self._in_place:
+            now = [own(parameter).clone() for parameter in self._learning]
             self._copy(kept)
         else:
             now = self._exchange(kept)
@@ -44,7 +47,7 @@ class Beginning(nn.Module):
 
     @torch.no_grad()
     def _copy(self, values: list[Tensor]) -> None:
-        torch._foreach_copy_(list(self._learning), values)
+        torch._foreach_copy_([own(parameter) for parameter in self._learning], values)
 
     def _exchange(self, values: list[Tensor]) -> list[Tensor]:
         before = [parameter.data for parameter in self._learning]

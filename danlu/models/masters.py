@@ -22,11 +22,8 @@ class Masters:
     """
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        self._begin()
         learning = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
-        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
-        self._together: Tensor | None = None
-        self._places: list[Tensor] = []
-        self.parameters: dict[str, nn.Parameter] = {}
         for name, parameter in learning.items():
             self.parameters[name] = parameter if dtype == torch.float32 else self._copy(parameter, dtype)
         self._lay_together()
@@ -35,6 +32,12 @@ class Masters:
                 parameter.data = parameter.data.to(dtype)
         for layer in quantized_layers(module):
             layer.to(dtype)  # what it is multiplied in; its codes stay
+
+    def _begin(self) -> None:
+        self._pairs: list[tuple[nn.Parameter, nn.Parameter]] = []
+        self._together: Tensor | None = None
+        self._places: list[Tensor] = []
+        self.parameters: dict[str, nn.Parameter] = {}
 
     def _copy(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
         in_order = torch.contiguous_format  # updates take numbers as they lie
@@ -108,11 +111,37 @@ class Masters:
         found = [master.grad for master in self.parameters.values() if master.grad is not None]
         return found if self._together is None or not found else [self._together]
 
-    def widen(self) -> None:
-        """Make all gradients fp32, for those who want nothing else."""
+    def rows(self, name: str, rank: int) -> tuple[int, int] | None:
+        """Which rows of a weight a process holds, the first and the one after the last; None: all of them."""
+        return None
+
+    def shape(self, name: str) -> torch.Size:
+        """Of a whole weight."""
+        return self.parameters[name].shape
+
+    def whole(self, values: Mapping[str, Tensor], *, everything: bool = True) -> dict[str, Tensor]:
+        """Values by name as wholes, where a process may hold some of their rows only.
+
+        `everything`: with what does not learn, as far as that is dealt out too.
+        """
+        return dict(values)
+
+    def apart(self) -> list[Tensor]:
+        """Gradients of which every process has only what its own packs gave."""
+        return self.gradients()
+
+    def norm(self) -> Tensor:
+        """The L2 norm of all gradients together, fp32 []."""
+        return total_norm(self.gradients())
+
+    def collect(self, *, every: bool = False) -> None:
+        """Make all gradients fp32, for those who want nothing else; `every`: and zeros where no pack gave any."""
         for master, _ in self._pairs:
             if master.grad is not None:
                 master.grad = master.grad.float()
+        for number, master in enumerate(self.parameters.values()) if every else ():
+            if master.grad is None:
+                master.grad = self._places[number] if self._places else torch.zeros_like(master)
 
     def clear(self) -> None:
         """Forget all gradients."""

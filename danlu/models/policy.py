@@ -1,8 +1,8 @@
 """A language model seen through packs: log-probabilities of each token, without ever holding a batch's logits."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from danlu.models.attention import PACKED
 from danlu.models.beginning import Beginning
 from danlu.models.blocks import blocks_of
 from danlu.models.compiled import compile_blocks
+from danlu.models.dealt import let_go
 from danlu.models.fused import fuse_lora
 from danlu.models.heads import Head, head_of
 from danlu.models.kernels.linear_logprob import linear_logprob
@@ -55,6 +56,8 @@ class Policy(nn.Module):
         self.model = model
         self.head = self._find_head()
         self._beginning: Beginning | None = None
+        self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
+        """inside, this process has all weights, where they are dealt out among several"""
         fuse_lora(model)
         self.packed = False
         self.packed = self._keeps_segments_apart()
@@ -115,7 +118,7 @@ class Policy(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.compiler.set_stance("force_eager"):
+            with torch.compiler.set_stance("force_eager"), self.gathered():
                 yield
         finally:
             self.train(training)
@@ -135,10 +138,19 @@ class Policy(nn.Module):
         """Keep what learns as it is now."""
         self._beginning = Beginning(self.model)
 
-    def beginning(self) -> AbstractContextManager[None]:
+    @property
+    def remembers(self) -> bool:
+        """Whether it was told to remember."""
+        return self._beginning is not None
+
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
         """Inside, the model is what it was when it was told to remember; see `Beginning`."""
         assert self._beginning is not None, "a policy shows its beginning only if it was told to remember it"
-        return self._beginning.shown()
+        with self._beginning.shown():
+            let_go(self)
+            yield
+        let_go(self)
 
     def save(self, adapter: Adapter, folder: Path, state: dict[str, Tensor] | None = None) -> None:
         """Write what was learned, as the adapter does; `state` holds newer values by the model's parameter names."""

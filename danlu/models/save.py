@@ -6,6 +6,7 @@ from pathlib import Path
 
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from danlu.core.files import write_json
@@ -22,8 +23,10 @@ def save_weights(model: nn.Module, folder: Path, state: dict[str, Tensor] | None
     `state` holds newer values of some or all parameters, such as fp32 masters; they are rounded once, here.
     """
     assert isinstance(model, PreTrainedModel)
-    dtypes = {name: value.dtype for name, value in model.state_dict().items()}
-    rounded = {name: value.to(dtypes[name]) for name, value in (state or {}).items()}
+    own = model.state_dict()
+    # what is dealt out among processes comes whole, as it is to be written
+    dealt = any(isinstance(value, DTensor) for value in own.values())
+    rounded = {name: value if dealt else value.to(own[name].dtype) for name, value in (state or {}).items()}
     with without_bars():
         model.save_pretrained(folder, state_dict=newest(model, rounded), max_shard_size=SHARD)
 

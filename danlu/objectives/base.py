@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.parts import Part
+from danlu.core.ranks import Ranks
 from danlu.data.loader import Step
 from danlu.data.packing import Pack
 from danlu.models.adapters.base import Adapter
@@ -50,7 +51,8 @@ class Loss:
 class Words:
     """How a run's words become tokens, and how many of those are run at once.
 
-    What learns of the policy is the `adapter`'s; in `folder` things may lie that other processes read.
+    What learns of the policy is the `adapter`'s; in `folder` things may lie that other processes read. `ranks`: who
+    trains together.
     """
 
     tokenizer: PreTrainedTokenizerFast
@@ -58,6 +60,7 @@ class Words:
     pack_tokens: int
     adapter: Adapter
     folder: Path
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class Builder(Protocol):

@@ -1,10 +1,11 @@
 """Start or continue a training run from the words of a surface: which recipe, which folder, from where."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from danlu.core.config import load, read_tree
 from danlu.core.errors import UserError
+from danlu.engine.engine import open_ranks
 from danlu.runs.folder import RunFolder, is_run_folder
 from danlu.runs.recipe import find, load_recipe
 from danlu.runs.train import train
@@ -16,7 +17,7 @@ def start(
 ) -> Path:
     """Train a recipe in a folder of its own, or go on with its newest run."""
     run = load_recipe(recipe, overrides)
-    folder = folder_of(run, find(recipe), resume)
+    folder = agreed(run, lambda: folder_of(run, find(recipe), resume))
     return train(run, folder, resume=resume, allow_config_change=allow_config_change)
 
 
@@ -26,6 +27,12 @@ def go_on(folder: Path) -> Path:
         raise UserError(f"{folder}: no run there (a run's folder holds run.yaml)")
     run = load(TrainRun, read_tree(folder / "run.yaml"), origin=str(folder / "run.yaml"))
     return train(run, RunFolder(folder), resume=True)
+
+
+def agreed(run: TrainRun, choose: Callable[[], RunFolder]) -> RunFolder:
+    """One folder for all processes: what the first one chooses."""
+    ranks = open_ranks(run.engine)
+    return choose() if ranks.count == 1 else RunFolder(ranks.first(choose().path if ranks.leads else Path()))
 
 
 def folder_of(run: TrainRun, recipe: Path, resume: bool) -> RunFolder:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -17,12 +17,13 @@ from danlu.core.config import to_yaml
 from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
 from danlu.core.lock import Lock
+from danlu.core.ranks import Ranks
 from danlu.data.pipeline import Data, open_data
 from danlu.data.stream.data import StreamedData
 from danlu.data.tally import lines
 from danlu.engine.checkpoint import Checkpoints
-from danlu.engine.checkpoint_folder import Checkpoint
-from danlu.engine.engine import Engine
+from danlu.engine.checkpoint_folder import Checkpoint, Writer
+from danlu.engine.engine import Engine, open_ranks
 from danlu.engine.hooks.base import Listeners
 from danlu.engine.loop import fit
 from danlu.engine.planner.planner import Planner
@@ -44,30 +45,47 @@ from danlu.runs.train_run import TrainRun
 
 log = logging.getLogger(__name__)
 
+ECHO = 2.0
+"""seconds in which a launcher may pass the same signal on once more"""
+
 
 def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_config_change: bool = False) -> Path:
-    """Train from the first step, or go on from the newest whole checkpoint; returns the folder of the artifact."""
-    with Lock(folder.lock, purpose=f"the run {folder}"), Stop() as stop:
-        open_folder(run, folder, resume)
-        with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume):
+    """Train from the first step, or go on from the newest whole checkpoint; returns the folder of the artifact.
+
+    Of several processes the first one holds the folder, writes it and speaks.
+    """
+    ranks = open_ranks(run.engine)
+    with held(folder, ranks), Stop(echo_seconds=ECHO if ranks.count > 1 else 0.0) as stop:
+        if ranks.leads:
+            open_folder(run, folder, resume)
+        with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume, ranks):
             engine = Engine(run.engine)
             tokenizer = tokenizer_of(run.model.path)
             data = open_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
-            write_json(folder.data_report, data.report.to_dict())
+            if ranks.leads:
+                write_json(folder.data_report, data.report.to_dict())
+                shutil.rmtree(folder.shared, ignore_errors=True)  # a killed run may have left it
             run.data.limits.check(data.report)
             models = run.objective.models(engine.builder(run.model, run.adapter))
-            shutil.rmtree(folder.shared, ignore_errors=True)  # a killed run may have left it
-            words = Words(tokenizer, data.template, run.data.tokens_per_pack, run.adapter, folder.shared)
+            words = Words(tokenizer, data.template, run.data.tokens_per_pack, run.adapter, folder.shared, ranks)
             learning = run.objective.begin(models, words)
             session = prepare(run, folder, engine, data, learning)
             restore(session, allow_config_change)
-            write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
-        with closing(learning), Listeners(run.hooks, facts(run, folder, session)) as listeners:
+            if ranks.leads:
+                write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
+        hooks = run.hooks if ranks.leads else []
+        with closing(learning), Listeners(hooks, facts(run, folder, session)) as listeners:
             fit(session, listeners, stop)
-            report_mixture(folder, session, data)
+            if ranks.leads:
+                report_mixture(folder, session, data)
             artifact = save_artifact(run, folder, session, tokenizer, data)
             listeners.on_end(summary(session, artifact))
         return artifact
+
+
+def held(folder: RunFolder, ranks: Ranks) -> AbstractContextManager[object]:
+    """A run's folder, by the one process that writes it."""
+    return Lock(folder.lock, purpose=f"the run {folder}") if ranks.leads else nullcontext()
 
 
 def open_folder(run: TrainRun, folder: RunFolder, resume: bool) -> None:
@@ -83,12 +101,12 @@ def open_folder(run: TrainRun, folder: RunFolder, resume: bool) -> None:
 
 
 @contextmanager
-def nothing_begun(folder: RunFolder, resume: bool) -> Iterator[None]:
+def nothing_begun(folder: RunFolder, resume: bool, ranks: Ranks) -> Iterator[None]:
     """A run that could not begin leaves its folder free for the mended recipe."""
     try:
         yield
     except UserError as error:
-        if not resume and not isinstance(error, Preempted):
+        if ranks.leads and not resume and not isinstance(error, Preempted):
             folder.forget()
         raise
 
@@ -104,16 +122,18 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
         log.info("%s", line)
     policy = models["policy"]
     log.info(trainable_report(policy.model))
-    training = Training(run.engine, models, engine.dtype, num_steps, lr_scales(run, models).__getitem__)
+    scales = lr_scales(run, models).__getitem__
+    training = Training(run.engine, models, engine.dtype, num_steps, scales, engine.ranks)
     engine.prepare(policy, num_steps * data.tokens_per_step * run.objective.rows_made)
     made_of = identity(run, engine)
     if run.objective.precomputes:
         assert isinstance(data, Data)
         give_references(run.objective, engine, policy, data, cache_of(run) / "references", made_of)
     fixed = run.must_not_change() | {"tokens_sha256": data.keys}
-    checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, world_size=engine.num_ranks)
-    checkpoints.sweep()
-    weights = partial(write_weights, run, training)
+    checkpoints = Checkpoints(folder.checkpoints, run.engine.save.limit, config=fixed, ranks=engine.ranks)
+    if engine.ranks.leads:
+        checkpoints.sweep()
+    weights = partial(weights_writer, run, training)
     how, before, bad = how_to_resume(folder), baseline(run, made_of, data), folder.bad_batches
     room = Room(engine, training, pack_tokens=run.data.pack_tokens, plan=partial(planner_here, run, engine))
     return Session(engine, learning, training, room, loader, data.held_out, checkpoints, weights, bad, how, before)
@@ -171,12 +191,17 @@ def lr_scales(run: TrainRun, models: Models) -> dict[str, float]:
     return run.adapter.lr_scales(names)
 
 
-def write_weights(run: TrainRun, training: Training, folder: Path) -> None:
-    """What was learned so far, as plain transformers or peft reads it."""
-    models, results = training.models, training.results()
-    models["policy"].save(run.adapter, folder, under("policy.model.", results))
+def weights_writer(run: TrainRun, training: Training) -> Writer:
+    """What writes everything learned so far; all processes ask for it together, and the first one writes."""
+    wholes = training.wholes(everything=not run.adapter.lies_beside)
+    return partial(write_weights, run, training.models, wholes)
+
+
+def write_weights(run: TrainRun, models: Models, wholes: dict[str, Tensor], folder: Path) -> None:
+    """Weights as plain transformers or peft reads them."""
+    models["policy"].save(run.adapter, folder, under("policy.model.", wholes))
     if "critic" in models:
-        models["critic"].save(folder, under("critic.", results))
+        models["critic"].save(folder, under("critic.", wholes))
 
 
 def under(prefix: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -191,9 +216,11 @@ def save_artifact(
     best = session.checkpoints.pointer("best")
     if run.engine.evaluate.keep_best and best is not None:
         session.training.take(Checkpoint.open(best))
-    with folder_at_once(folder.final, replace=True) as aside:
-        write_weights(run, session.training, aside)
-        save_tokenizer(tokenizer, data.template, aside)
+    write = weights_writer(run, session.training)
+    if session.engine.ranks.leads:
+        with folder_at_once(folder.final, replace=True) as aside:
+            write(aside)
+            save_tokenizer(tokenizer, data.template, aside)
     return folder.final
 
 

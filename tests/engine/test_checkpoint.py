@@ -6,13 +6,16 @@ import pytest
 import torch
 
 from danlu.core.errors import CheckpointError
-from danlu.engine.checkpoint import Checkpoint, Checkpoints
+from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Checkpoint, Content
 
 CONFIG = {"optimizer": {"lr": 0.1}, "seed": 1}
 
 
 def save(store: Checkpoints, step: int, **options) -> Path | None:
-    return store.save(step, {"model": {"w": torch.full((8,), float(step))}}, {"cursor": {"row": step}}, **options)
+    return store.save(
+        step, Content({"model": {"w": torch.full((8,), float(step))}}, {"cursor": {"row": step}}), **options
+    )
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_writers_add_files_under_the_manifest(store):
         (folder / "adapter").mkdir()
         (folder / "adapter/a.json").write_text("{}")
 
-    path = store.save(1, {}, {}, [write])
+    path = store.save(1, Content({}, {}, writers=[write]))
     assert list(Checkpoint.open(path).manifest.files) == ["adapter/a.json"]
     (path / "adapter/a.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"adapter/a.json was changed"):

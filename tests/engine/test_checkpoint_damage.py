@@ -11,7 +11,8 @@ import torch
 
 from danlu.core.errors import CheckpointError
 from danlu.engine import manifest
-from danlu.engine.checkpoint import Checkpoint, Checkpoints
+from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Checkpoint, Content
 
 FILES = ("model.safetensors", "optimizer.safetensors", "cursor.json", "optimizer.json", "manifest.json")
 
@@ -22,7 +23,7 @@ def store(tmp_path: Path) -> Checkpoints:
     store = Checkpoints(tmp_path, config={"seed": 1})
     for step in (1, 2):
         tensors = {"model": {"w": torch.randn(16)}, "optimizer": {"w.exp_avg": torch.randn(16)}}
-        assert store.save(step, tensors, {"cursor": {"row": step * 1000}, "optimizer": {"groups": []}})
+        assert store.save(step, Content(tensors, {"cursor": {"row": step * 1000}, "optimizer": {"groups": []}}))
     return store
 
 
@@ -74,7 +75,7 @@ def test_a_blank_changed_in_the_manifest_is_seen(store):
 def test_a_newer_schema_is_refused_and_left_alone(store, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr(manifest, "SCHEMA", 2)
-        path = store.save(3, {}, {})
+        path = store.save(3, Content({}, {}))
         facts = json.loads((path / "manifest.json").read_bytes())
         del facts["seal"]
         (path / "manifest.json").write_bytes(manifest._sealed(facts | {"schema": 2}))
@@ -103,5 +104,5 @@ def test_a_second_bad_one_of_a_step_gets_another_name(store):
 
 def test_a_save_over_a_damaged_step_replaces_it(store):
     empty(store.folder / "step-000002" / "cursor.json")
-    store.save(2, {}, {"cursor": {"row": 7}})
+    store.save(2, Content({}, {"cursor": {"row": 7}}))
     assert store.latest_valid().state("cursor") == {"row": 7}

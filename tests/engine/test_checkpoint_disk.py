@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from danlu.engine import checkpoint
-from danlu.engine.checkpoint import Checkpoint, Checkpoints
+from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Checkpoint, Content
 from tests.faults import Fault, every, run
 
 
 def save(store: Checkpoints, step: int, floats: int = 8) -> Path | None:
-    return store.save(step, {"model": {"w": torch.full((floats,), float(step))}}, {"cursor": {"row": step}})
+    return store.save(step, Content({"model": {"w": torch.full((floats,), float(step))}}, {"cursor": {"row": step}}))
 
 
 def whole(store: Checkpoints) -> list[int]:
@@ -118,7 +119,7 @@ def test_a_failed_save_is_said_and_counted(tmp_path, caplog):
 
     store = Checkpoints(tmp_path)
     for failures in (1, 2):
-        assert store.save(1, {}, {}, [refuse]) is None
+        assert store.save(1, Content({}, {}, writers=[refuse])) is None
         assert store.failures == failures
     assert "step-000001 WAS NOT SAVED ([Errno 5] Input/output error)" in caplog.text
     assert list(tmp_path.iterdir()) == []
@@ -129,5 +130,5 @@ def test_a_mistake_in_a_writer_is_not_taken_for_the_disk(tmp_path):
         raise KeyError("weight")
 
     with pytest.raises(KeyError):
-        Checkpoints(tmp_path).save(1, {}, {}, [mistaken])
+        Checkpoints(tmp_path).save(1, Content({}, {}, writers=[mistaken]))
     assert list(tmp_path.iterdir()) == []

@@ -10,6 +10,7 @@ import torch
 
 from danlu.core.lock import Lock
 from danlu.engine.checkpoint import Checkpoints
+from danlu.engine.checkpoint_folder import Content
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from tests.faults import Fault, every, run
 
@@ -39,8 +40,7 @@ def train(folder: Path) -> dict:
                 tensors, state = optimizer_state(optimizer, names)
                 store.save(
                     step,
-                    {"model": {"weight": weight.data}, "optimizer": tensors},
-                    {"optimizer": state},
+                    Content({"model": {"weight": weight.data}, "optimizer": tensors}, {"optimizer": state}),
                     best=step == 2 * EVERY,
                 )
         content = [weight.data, *optimizer_state(optimizer, names)[0].values()]

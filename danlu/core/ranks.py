@@ -1,0 +1,81 @@
+"""The processes that train together, and what they tell one another. A process of its own tells nobody anything."""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+T = TypeVar("T")
+
+ALONE = "1"
+"""processes, where no launcher says how many"""
+
+
+class Ranks:
+    """This process among all. Words go through the host's memory, so that no GPU is waited for."""
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @classmethod
+    def open(cls, device: torch.device, *, timeout: timedelta) -> "Ranks":
+        """Meet the others that a launcher (torchrun, accelerate, deepspeed …) has started, by the variables it sets.
+
+        Raises `torch.distributed.DistError` where they do not come within the timeout.
+        """
+        if int(os.environ.get("WORLD_SIZE", ALONE)) == 1:
+            return cls()
+        if not distributed.is_initialized():
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            distributed.init_process_group(
+                backend, timeout=timeout, device_id=device if device.type == "cuda" else None
+            )
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is this process that writes files and speaks for all."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This process's part of what all have."""
+        return list(items[self.rank :: self.count])
+
+    def dealt(self, parts: Sequence[Sequence[T]]) -> list[T]:
+        """The whole again, from every process's `share` of it."""
+        whole: list[T | None] = [None] * sum(len(part) for part in parts)
+        for number, part in enumerate(parts):
+            whole[number :: self.count] = part
+        return whole  # type: ignore[return-value]
+
+    def gather(self, value: T) -> list[T]:
+        """What every process has, in their order. Values travel pickled, among processes of one run only."""
+        if self.count == 1:
+            return [value]
+        values: list[T | None] = [None] * self.count
+        distributed.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def first(self, value: T) -> T:
+        """What the leading process has."""
+        return self.gather(value)[0]
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Sum tensors over all processes, in place; those of a GPU on it, and nobody waits for the result."""
+        if self.count == 1:
+            return
+        for work in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
+            work.wait()  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Part from the others."""
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def local_rank() -> int:
+    """This process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

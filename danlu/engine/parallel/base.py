@@ -1,0 +1,44 @@
+"""What every way of sharing a run among processes answers: who holds what of the models, and who waits for whom."""
+
+from datetime import timedelta
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveFloat
+
+from danlu.core.parts import Folder, Part
+from danlu.core.ranks import Ranks
+from danlu.models.masters import Masters
+from danlu.objectives.base import Models, together
+
+Stage = Literal["ddp", "zero1", "zero2", "zero3"]
+
+
+class Parallel(Part):
+    """How processes share a run. Whatever the way, the global batch and what is learnt from it are the same."""
+
+    stage: ClassVar[Stage] = "ddp"
+    """what is dealt out, in the planner's words"""
+    in_step: ClassVar[bool] = False
+    """whether the forward and backward of one process wait for those of all others"""
+
+    timeout_minutes: PositiveFloat = 60.0
+    """how long a process waits for the others before the run ends"""
+
+    @property
+    def timeout(self) -> timedelta:
+        """The same as a time."""
+        return timedelta(minutes=self.timeout_minutes)
+
+    def deal(self, models: Models, dtype: torch.dtype, ranks: Ranks) -> None:
+        """Leave this process its share of the models that were built, which compute in a dtype from now on."""
+
+    def masters(self, models: Models, dtype: torch.dtype, ranks: Ranks) -> Masters:
+        """What learns of this process's share."""
+        return Masters(together(models), dtype)
+
+    def begin_pack(self, models: Models, *, last: bool) -> None:
+        """Before the forward of each pack of a step."""
+
+
+parallels = Folder("danlu.engine.parallel", Parallel)

@@ -1,0 +1,97 @@
+"""Masters of weights that are dealt out among processes: each learns the rows that are its own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from danlu.core.ranks import Ranks
+from danlu.models.dealt import let_go, own, rows_of
+from danlu.models.masters import Masters, total_norm
+
+
+class DealtMasters(Masters):
+    """What FSDP2 has left to this process of the weights that learn, in fp32, as plain parameters over the same memory.
+
+    The model computes with what is gathered of them, in less precision. What is not dealt out, every process has whole.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, ranks: Ranks) -> None:
+        self._begin()
+        self.module, self.dtype, self.ranks = module, dtype, ranks
+        learning = {name: each for name, each in module.named_parameters() if each.requires_grad}
+        self._dealt = {name: each for name, each in learning.items() if isinstance(each, DTensor)}
+        self._frozen = {
+            name: each
+            for name, each in module.named_parameters()
+            if isinstance(each, DTensor) and not each.requires_grad
+        }
+        self.parameters = {
+            name: nn.Parameter(own(each)) if isinstance(each, DTensor) else each
+            for name, each in learning.items()
+        }
+
+    def rows(self, name: str, rank: int) -> tuple[int, int] | None:
+        """The first row of a weight that is a process's own, and the one after its last; None where all are."""
+        return rows_of(len(self._dealt[name]), rank, self.ranks.count) if name in self._dealt else None
+
+    def shape(self, name: str) -> torch.Size:
+        """See `Masters`."""
+        return (self._dealt.get(name, self.parameters[name])).shape
+
+    def whole(self, values: Mapping[str, Tensor], *, everything: bool = True) -> dict[str, Tensor]:
+        """On the leading process's host; nothing on others. Every process must ask for the same.
+
+        With everything, numbers are rounded to what the model computes in; masters of an adapter alone stay fp32.
+        """
+        others = {name: own(each) for name, each in self._frozen.items()} if everything else {}
+        found = {}
+        for name, value in {**others, **values}.items():
+            like = self._dealt.get(name, self._frozen.get(name))
+            if like is not None:
+                value = DTensor.from_local(
+                    value.to(like.device), like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+                ).full_tensor()
+            if self.ranks.leads:
+                found[name] = value.to("cpu", self.dtype if everything and value.is_floating_point() else None)
+        return found
+
+    @contextmanager
+    def showing(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """See `Masters`."""
+        with super().showing(values):
+            self.publish()
+            yield
+        self.publish()
+
+    def publish(self) -> None:
+        """Let go of what was gathered before the update."""
+        let_go(self.module)
+
+    def apart(self) -> list[Tensor]:
+        """Gradients of what is whole everywhere; FSDP has summed the others."""
+        return [self.parameters[name].grad for name in self.parameters if name not in self._dealt]  # type: ignore[misc]
+
+    def norm(self) -> Tensor:
+        """Each process's rows count once, and so does what all have."""
+        own = total_norm(self.parameters[name].grad for name in self._dealt)  # type: ignore[misc]
+        squared = own.square()
+        self.ranks.sum([squared])
+        whole = total_norm(self.apart()).to(squared.device)
+        return (squared + whole.square()).sqrt()
+
+    def collect(self, *, every: bool = False) -> None:
+        """Take the rows of the gradients that FSDP has summed."""
+        for name, parameter in self._dealt.items():
+            gradient = parameter.grad
+            self.parameters[name].grad = gradient.to_local() if isinstance(gradient, DTensor) else None
+        super().collect(every=every)
+
+    def clear(self) -> None:
+        """Forget all gradients."""
+        super().clear()
+        for parameter in self._dealt.values():
+            parameter.grad = None
+        self.publish()

@@ -1,0 +1,79 @@
+"""A run by several processes gives the curve of a run by one, whatever they share and however they share it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from danlu.engine.metrics import read_metrics
+from tests.runs.several import several
+from tests.runs.small_run import FULL, SmallRun
+from tests.runs.test_preference_runs import PAIRS
+
+SMOOTH = ("adapter={name: lora, rank: 4}",)
+"""nothing is dropped out: processes draw what they drop by themselves"""
+PLACE = ("data.max_length=256", "data.pack_tokens=512", "data.template=chatml", "engine.optimizer.lr=1e-2")
+OBJECTIVES = {
+    "sft": (),
+    "dpo": (*PLACE, "objective={name: dpo, sft_weight: 0.1}"),
+    "reward": (*PLACE, "objective={name: reward}"),
+}
+
+
+@pytest.fixture
+def small(tmp_path):
+    """`small(objective, *settings)`: a run over rows or pairs."""
+
+    def run(objective: str, *settings: str) -> SmallRun:
+        if objective != "sft":
+            (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
+        return SmallRun(tmp_path, (*OBJECTIVES[objective], *settings))
+
+    return run
+
+
+def numbers(folder: Path) -> list[dict]:
+    """Losses and norms of every step and measurement."""
+    return [line for line in read_metrics(folder / "metrics.jsonl") if line["event"] in ("step", "eval")]
+
+
+def same_curve(found: Path, expected: Path) -> None:
+    """To what fp32 sums in another order leave alike."""
+    pairs = list(zip(numbers(found), numbers(expected), strict=True))
+    assert pairs
+    for mine, other in pairs:
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-6, abs=1e-6)
+        assert mine.get("grad_norm", 0) == pytest.approx(other.get("grad_norm", 0), rel=1e-4)
+        assert mine.get("tokens") == other.get("tokens")
+
+
+def same_weights(found: Path, expected: Path) -> None:
+    """What is left behind has the same names, dtypes and numbers."""
+    for path in sorted((expected / "final").glob("*.safetensors")):
+        mine, others = load_file(found / "final" / path.name), load_file(path)
+        assert mine.keys() == others.keys()
+        for name, other in others.items():
+            assert mine[name].dtype == other.dtype
+            assert (mine[name] - other).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp", "zero1", "zero2"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_two_processes_learn_what_one_learns(small, tmp_path, parallel, objective):
+    run = small(objective, *SMOOTH)
+    run.go(tmp_path / "one")
+    words = ["sft_lora", *run.words(tmp_path / "two"), f"engine.parallel={parallel}"]
+    assert several(2, words) == [0, 0]
+    same_curve(tmp_path / "two", tmp_path / "one")
+    same_weights(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_whole_weights_learn_alike(small, tmp_path, parallel):
+    run = small("sft", *FULL)
+    run.go(tmp_path / "one")
+    words = ["sft_lora", *run.words(tmp_path / "two"), f"engine.parallel={parallel}"]
+    assert several(2, words) == [0, 0]
+    same_curve(tmp_path / "two", tmp_path / "one")
+    same_weights(tmp_path / "two", tmp_path / "one")
