@@ -33,6 +33,7 @@ class Engine:
         self.config = config
         self.device = device_of(config)
         self.ranks = open_ranks(config)
+        self.parallel = config.parallel.among(self.ranks)
         self.dtype = compute_dtype(config.precision, self.device)
         config.optimizer.check(self.device)
         self._spare: Pack | None = None
@@ -50,7 +51,7 @@ class Engine:
     @property
     def in_step(self) -> bool:
         """Whether every process must make as many forwards and backwards as the others."""
-        return self.num_ranks > 1 and self.config.parallel.in_step
+        return self.parallel.in_step
 
     def builder(self, model: ModelConfig, adapter: Adapter) -> "ModelBuilder":
         """What an objective asks for its models."""
@@ -92,7 +93,7 @@ class Engine:
     def prepare(self, policy: Policy, num_tokens: int) -> None:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
-        if self.num_ranks > 1 and config.parallel.in_step:
+        if self.in_step:
             return  # blocks are what is dealt out, as they are
         fused = arrange(config, policy, self.device.type)
         worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING

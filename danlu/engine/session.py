@@ -12,6 +12,7 @@ import torch
 
 from danlu.core.devices import peak_flops
 from danlu.core.errors import Diverged, MemoryLimit
+from danlu.core.ranks import Ranks
 from danlu.data.loader import Loader, Step
 from danlu.data.packing import Pack
 from danlu.data.stream.loader import Stream
@@ -143,6 +144,7 @@ class Session:
             return known
         policy = self.training.models["policy"].eval()
         every = [pack for packs in self.held_out.values() for pack in packs]
+        ranks = Ranks() if self.learning.measures_together else ranks
         own, most = ranks.share(every), -(-len(every) // ranks.count)
         measured_here = self.engine.filled(own, most) if self.engine.in_step else own
         try:
@@ -152,7 +154,7 @@ class Session:
             policy.train()
         measured = iter(ranks.dealt(ranks.gather(found)))
         held_out = held_out_loss({name: list(islice(measured, len(packs))) for name, packs in self.held_out.items()})
-        if baseline and ranks.leads:
+        if baseline and self.engine.ranks.leads:
             baseline.write(held_out)
         return held_out
 

@@ -74,7 +74,7 @@ def sum_gradients(
         if stopped() and not several:  # several stop together, between steps
             raise Stopped
         learns = number < len(packs)
-        engine.config.parallel.begin_pack(training.models, last=number == len(made) - 1)
+        engine.parallel.begin_pack(training.models, last=number == len(made) - 1)
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
             losses += [LossSoon(loss)] if learns else []

@@ -16,7 +16,6 @@ from danlu.engine.config import EngineConfig
 from danlu.engine.offload import Offload
 from danlu.engine.optimizer_state import optimizer_state, restore_optimizer
 from danlu.engine.optimizers.base import set_lr
-from danlu.engine.parallel.ddp import DDP
 from danlu.engine.progress import Progress
 from danlu.engine.updates import updates_of
 from danlu.objectives.base import Models, together
@@ -41,7 +40,7 @@ class Training:
     ) -> None:
         self.config, self.models, self.num_steps = config, models, num_steps
         self.ranks = ranks or Ranks()
-        parallel = config.parallel if self.ranks.count > 1 else DDP()
+        parallel = config.parallel.among(self.ranks)
         parallel.deal(models, dtype, self.ranks)
         self.masters = parallel.masters(models, dtype, self.ranks)
         groups = config.optimizer.groups(self.masters.parameters.items(), lr_scale)

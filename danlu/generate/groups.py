@@ -27,11 +27,17 @@ def groups(
     stops: set[int],
     *,
     at_once: int,
+    chance_AN: Tensor | None = None,
 ) -> list[list[Draft]]:
-    """`count` answers to each prompt, `at_once` of them together; torch's own generator decides, so seed it before."""
-    with policy.writing():
+    """`count` answers to each prompt, `at_once` of them together.
+
+    `chance_AN` in [0,1) decides each answer's tokens where a model can be run in rows, elsewhere torch's own generator.
+    """
+    with policy.writing():  # also where there is nothing to write: others gather weights for it
+        if not prompts:
+            return []
         if config.repetition_penalty == 1 and in_rows(policy):
-            found = written(policy, prompts, count, config, stops, at_once)
+            found = written(policy, prompts, count, config, stops, at_once, chance_AN)
         else:
             step = max(1, at_once // count)
             parts = [prompts[start : start + step] for start in range(0, len(prompts), step)]

@@ -89,7 +89,7 @@ def read(policy: Policy, prompts: Sequence[list[int]]) -> list[Prompt]:
     known = [length for length in lengths if length] or [1]  # prompts of one token leave nothing to remember
     ids = [token for prompt in prompts for token in prompt[:-1]] or prompts[0]
     recorder = Recorder()
-    policy.backbone(
+    policy.body(
         input_ids=torch.tensor([ids], device=policy.device),
         position_ids=torch.cat([torch.arange(length) for length in known])[None].to(policy.device),
         segments=Segments(known, policy.device),

@@ -28,12 +28,14 @@ LOOK = 8
 """steps of a GPU between two looks at what has ended, each of which waits for it"""
 TRIED: WeakKeyDictionary[Policy, bool] = WeakKeyDictionary()
 """which policies can be run token by token in rows, as far as anybody has asked"""
+BELOW = 1 - 2.0**-23
+"""a share of a sum, rounded, is never the sum"""
 ROOM = 64
 """rows are as long as a multiple of this"""
 
 
 class Writing:
-    """Rows of answers that are being written. Chance comes from torch's own generator."""
+    """Rows of answers that are being written. `chance_BN` in [0,1) is what each of their tokens is drawn by."""
 
     def __init__(
         self, policy: Policy, config: GenerationConfig, stops: set[int], like: Prompt, rows: int, room: int
@@ -51,24 +53,27 @@ class Writing:
         )
         self.ended_B = torch.ones(rows, dtype=torch.bool, device=device)
         self.written_BN = torch.zeros(rows, config.max_tokens + LOOK, dtype=torch.long, device=device)
+        self.chance_BN = torch.zeros(rows, config.max_tokens + LOOK, device=device)
         self.last = room - 1
         self.cache = Rows(like, rows, room, self.places_B)
 
-    def begin(self, row: int, prompt: Prompt) -> None:
+    def begin(self, row: int, prompt: Prompt, chance_N: Tensor | None = None) -> None:
         """A row's next answer."""
+        if chance_N is not None:
+            self.chance_BN[row, : len(chance_N)] = chance_N * BELOW
         self.cache.begin(row, prompt)
         self.new_B[row], self.places_B[row], self.counts_B[row] = prompt.ids[-1], len(prompt.ids) - 1, 0
         self.ended_B[row] = False
 
     def logits(self) -> Tensor:
         """[B,V] fp32, of what follows each row's newest token."""
-        hidden_BH = self.policy.backbone(
+        hidden_BH = self.policy.body(
             input_ids=self.new_B[:, None],
             position_ids=self.places_B[:, None],
             segments=Slots(self.places_B),
             past_key_values=self.cache,
             use_cache=True,
-        ).last_hidden_state[:, 0]
+        )[:, 0]
         return self.policy.head.logits(hidden_BH).float()
 
     def step(self) -> None:
@@ -81,20 +86,23 @@ class Writing:
         self.ended_B |= torch.isin(drawn_B, self.stops) | (self.counts_B >= self.config.max_tokens)
 
     def draw(self, logits_BV: Tensor) -> Tensor:
-        """[B] Of exponential times that pass at the rate of each token's probability, the first is over."""
+        """[B] The first token up to which probabilities add up to more than an answer's own chance."""
         if self.config.min_tokens:
             too_early_B = self.counts_B < self.config.min_tokens
             logits_BV[:, self.stops] = logits_BV[:, self.stops].masked_fill(too_early_B[:, None], -torch.inf)
         if not self.config.temperature:
             return logits_BV.argmax(-1)
         scores_BV = self.warp(self.new_B[:, None], logits_BV / self.config.temperature)  # type: ignore[arg-type]
-        probabilities_BV = scores_BV.softmax(-1)
-        return (probabilities_BV / torch.empty_like(probabilities_BV).exponential_()).argmax(-1)
+        sums_BV = scores_BV.softmax(-1).cumsum(-1)
+        bounds_B1 = self.chance_BN.gather(1, self.counts_B[:, None]) * sums_BV[:, -1:]
+        return (sums_BV > bounds_B1).int().argmax(-1)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone."""
         self.new_B, self.places_B, self.counts_B = self.new_B[rows], self.places_B[rows], self.counts_B[rows]
-        self.ended_B, self.written_BN = self.ended_B[rows], self.written_BN[rows]
+        self.ended_B, self.written_BN, self.chance_BN = (
+            each[rows] for each in (self.ended_B, self.written_BN, self.chance_BN)
+        )
         self.cache.keep(rows, self.places_B)
 
     def ids(self, rows: list[int]) -> list[list[int]]:
@@ -146,9 +154,21 @@ def on_a_processor(writing: Writing) -> Callable[[], None]:
 
 @torch.no_grad()
 def written(
-    policy: Policy, prompts: Sequence[list[int]], count: int, config: GenerationConfig, stops: set[int], at_once: int
+    policy: Policy,
+    prompts: Sequence[list[int]],
+    count: int,
+    config: GenerationConfig,
+    stops: set[int],
+    at_once: int,
+    chance_AN: Tensor | None = None,
 ) -> list[list[int]]:
-    """The ids of `count` answers to each prompt, in their order, with whatever was written behind a stop token."""
+    """The ids of `count` answers to each prompt, in their order, with whatever was written behind a stop token.
+
+    `chance_AN` in [0,1) decides each answer's tokens, whatever is written beside it; without, torch's own generator.
+    """
+    if chance_AN is None:
+        chance_AN = torch.rand(len(prompts) * count, config.max_tokens)
+    chance_AN = chance_AN.to(policy.device)
     readings = (one for some in packed(prompts) for one in read(policy, some))
     waiting = enumerate(one for one in readings for _ in range(count))
     first = list(islice(waiting, at_once))
@@ -156,8 +176,8 @@ def written(
     writing = Writing(policy, config, stops, first[0][1], len(first), -(-longest // ROOM) * ROOM)
     on_gpu = policy.device.type == "cuda"
     step = on_a_gpu(writing) if on_gpu else on_a_processor(writing)
-    for row, (_, prompt) in enumerate(first):
-        writing.begin(row, prompt)
+    for row, (number, prompt) in enumerate(first):
+        writing.begin(row, prompt, chance_AN[number])
     owners = {row: number for row, (number, _) in enumerate(first)}
     answers: list[list[int]] = [[] for _ in range(len(prompts) * count)]
     while owners:
@@ -168,7 +188,7 @@ def written(
             following = next(waiting, None)
             if following is not None:
                 owners[row], prompt = following
-                writing.begin(row, prompt)
+                writing.begin(row, prompt, chance_AN[owners[row]])
         if owners and len(owners) <= len(writing.ended_B) // 2 and not on_gpu:  # a GPU's step would not be shorter
             writing.keep(torch.tensor(sorted(owners)))
             owners = {row: owners[old] for row, old in enumerate(sorted(owners))}

@@ -14,7 +14,8 @@ def let_go(module: nn.Module) -> None:
 
 def own(tensor: Tensor) -> Tensor:
     """This process's rows, over the same memory; all of what is not dealt out."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
+    own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return own.detach()
 
 
 def rows_of(count: int, rank: int, ranks: int) -> tuple[int, int]:

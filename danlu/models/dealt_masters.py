@@ -29,8 +29,7 @@ class DealtMasters(Masters):
             if isinstance(each, DTensor) and not each.requires_grad
         }
         self.parameters = {
-            name: nn.Parameter(own(each)) if isinstance(each, DTensor) else each
-            for name, each in learning.items()
+            name: nn.Parameter(own(each)) if isinstance(each, DTensor) else each for name, each in learning.items()
         }
 
     def rows(self, name: str, rank: int) -> tuple[int, int] | None:

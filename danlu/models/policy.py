@@ -72,6 +72,10 @@ class Policy(nn.Module):
         """The model without its output layer."""
         return self.inner.base_model
 
+    def body(self, **inputs: Any) -> Tensor:
+        """[1,T,H] last hidden states, by transformers' contract; all that runs the blocks passes through here."""
+        return self.backbone(**inputs).last_hidden_state
+
     @property
     def device(self) -> torch.device:
         """Where the weights lie."""
@@ -169,7 +173,7 @@ class Policy(nn.Module):
 
     def _stream(self, ids: Tensor, positions: Tensor, segments: Segments | None = None) -> Tensor:
         known = {"position_ids": positions[None], "segments": segments} if segments is not None else {}
-        return self.backbone(input_ids=ids[None], use_cache=False, **known).last_hidden_state[0]
+        return self.body(input_ids=ids[None], use_cache=False, **known)[0]
 
     def _find_head(self) -> Head:
         return head_of(self.inner)

@@ -4,14 +4,14 @@ N: prompts of a step, G: answers to each.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from danlu.core.errors import UserError
+from danlu.core.errors import RewardError, UserError
 from danlu.data.loader import Step
 from danlu.data.packing import Pack
 from danlu.generate.pieces import decode
@@ -35,14 +35,18 @@ class Rolling(Learning):
 
     def __init__(self, objective: Rolled, models: Models, words: Words) -> None:
         super().__init__(objective, models)
-        self.rolled, self.policy = objective, models["policy"]
+        self.rolled, self.policy, self.ranks = objective, models["policy"], words.ranks
         self.court = Court(words.tokenizer, self.policy.device, words.pack_tokens, self.policy)
         self.judges = opened(objective.rewards, self.court)
         stops = stop_ids(words.tokenizer, words.template)
-        self.write = objective.writer.open(Desk(self.policy, words.adapter, words.tokenizer, stops, words.folder))
+        self.write = objective.writer.open(
+            Desk(self.policy, words.adapter, words.tokenizer, stops, words.folder, words.ranks)
+        )
         self.pending: dict[str, Any] | None = None
         self.far = False
         """whether the policy is too far from the one that wrote"""
+
+    measures_together = True
 
     def restore(self, cursor: dict[str, Any]) -> None:
         """Answers that a checkpoint has kept are learnt from to the end."""
@@ -64,8 +68,8 @@ class Rolling(Learning):
             step = Step([], kept["epoch"], kept["cursor"], kept["facts"])
             yield from self._passes(rows, step, kept["order"], kept["made"])
         for step in loader:
-            rollout = self.roll(asks_in(step.packs), self.rolled.group, self._limit())
             order = int(torch.randint(1 << 31, ())) if self.rolled.minibatches > 1 else 0
+            rollout = self.roll(asks_in(step.packs), self.rolled.group, self._limit())
             rows = self.rows(rollout)
             if kept := self.kept():
                 step.cursor = step.cursor | {KEPT: kept}
@@ -119,7 +123,7 @@ class Rolling(Learning):
         groups = self.write([ask.ids for ask in asks], count, self.rolled.sampling(limit))
         wrote = time.perf_counter()
         answers = [self._answer(ask, draft) for ask, drafts in zip(asks, groups, strict=True) for draft in drafts]
-        parts = {name: judged(name, judge, answers) for name, _, judge in self.judges}
+        parts = self.judged(answers)
         weights = {name: weight for name, weight, _ in self.judges}
         total = sum(weights[name] * torch.tensor(part, dtype=torch.float64) for name, part in parts.items())
         assert isinstance(total, Tensor)
@@ -127,6 +131,30 @@ class Rolling(Learning):
         drafts = [draft for group in groups for draft in group]
         told = {} if self.write.behind is None else {"steps_behind": float(self.write.behind)}
         return Rollout(list(asks), answers, total.reshape(-1, count), parts, drafts, seconds, told)
+
+    def judged(self, answers: Sequence[Answer]) -> dict[str, list[float]]:
+        """What each judge gives each answer; every process asks for its share of them, once."""
+        own, problem = self.ranks.share(answers), None
+        parts: dict[str, list[float]] = {name: [] for name, _, _ in self.judges}
+        try:
+            with self.policy.gathered():  # a judge may be an adapter beside the policy's
+                parts |= {name: judged(name, judge, own) for name, _, judge in self.judges if own}
+        except RewardError as error:
+            problem = error
+        told = self.ranks.gather((parts, problem and str(problem)))
+        others = next((words for _, words in told if words is not None), None)
+        if others is not None:
+            raise problem or RewardError(others)
+        return {name: self.ranks.dealt([each[name] for each, _ in told]) for name in parts}
+
+    def told(self, rows: list[Row], values: Callable[[Pack], dict[str, Tensor]]) -> None:
+        """Let rows know numbers of each of their tokens; every process works out those of its share."""
+        own = self.ranks.share(rows)
+        with self.policy.gathered():
+            tell(own, self.court.pack_tokens, values)
+        every = self.ranks.dealt(self.ranks.gather([row.told for row in own]))
+        for row, told in zip(rows, every, strict=True):
+            row.told = told
 
     def rows(self, rollout: Rollout) -> list[Row]:
         """What is learnt from each answer."""
@@ -151,7 +179,7 @@ class Rolling(Learning):
     def tell(self, rows: list[Row]) -> None:
         """What the policy and the reference think of each token."""
         if self.rolled.samples_logps:
-            tell(rows, self.court.pack_tokens, lambda pack: {LOGPS: self.rolled.logps(self.policy, pack)})
+            self.told(rows, lambda pack: {LOGPS: self.rolled.logps(self.policy, pack)})
         self.tell_reference(rows)
 
     def tell_reference(self, rows: list[Row]) -> None:
@@ -159,7 +187,7 @@ class Rolling(Learning):
         rolled, policy = self.rolled, self.policy
         if rolled.beta:
             with rolled.as_reference(policy):
-                tell(rows, self.court.pack_tokens, lambda pack: {REFERENCE: rolled.logps(policy, pack)})
+                self.told(rows, lambda pack: {REFERENCE: rolled.logps(policy, pack)})
 
     def correct(self, rollout: Rollout, rows: list[Row]) -> None:
         """How tokens count that others than the policy have drawn, where they say how likely those were."""
@@ -168,7 +196,7 @@ class Rolling(Learning):
             return
         known = LOGPS in rows[0].told
         if not known:
-            tell(rows, self.court.pack_tokens, lambda pack: {LOGPS: self.rolled.logps(self.policy, pack)})
+            self.told(rows, lambda pack: {LOGPS: self.rolled.logps(self.policy, pack)})
         rollout.told |= correction.correct(rows, drawn)
         for row in rows if not known else ():
             del row.told[LOGPS]  # in the only step the policy is still what they are of

@@ -137,6 +137,9 @@ class Objective(Part):
 class Learning:
     """An objective at work in one run: its models, and what it keeps beside them until the run ends."""
 
+    measures_together: ClassVar[bool] = False
+    """whether all processes measure the same pack at a time, and share the work of it"""
+
     def __init__(self, objective: Objective, models: Models) -> None:
         self.objective, self.models = objective, models
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from danlu.data.packing import IGNORED, Pack
 from danlu.models.critic import Critic
 from danlu.objectives._advantage import Running, estimated, explained, whitened
-from danlu.objectives._answers import LOGPS, Row, tell, told
+from danlu.objectives._answers import LOGPS, Row, told
 from danlu.objectives._kl_control import corrected
 from danlu.objectives._penalised import Penalised
 from danlu.objectives._rolling import Rolling
@@ -117,7 +117,7 @@ class Proximal(Rolling):
     def __init__(self, objective: PPO, models: Models, words: Words) -> None:
         super().__init__(objective, models, words)
         self.ppo, self.beta, self.rewards = objective, objective.beta, Running()
-        self.told: dict[str, float] = {}
+        self.last: dict[str, float] = {}
 
     def remember(self, kept: dict[str, Any]) -> None:
         """Where the controller and the rewards' deviation stood."""
@@ -130,7 +130,7 @@ class Proximal(Rolling):
 
     def tell(self, rows: list[Row]) -> None:
         """Values come with the log-probabilities."""
-        tell(rows, self.court.pack_tokens, lambda pack: self.ppo.expected(self.models, pack))
+        self.told(rows, lambda pack: self.ppo.expected(self.models, pack))
         self.tell_reference(rows)
 
     def credit(self, rollout: Rollout, rows: list[Row]) -> list[list[float]]:
@@ -144,9 +144,9 @@ class Proximal(Rolling):
             rewards[-1] += reward
             advantages.append(estimated(rewards, values, ppo.gamma, ppo.lam))
             row.told[RETURNS] = (advantages[-1] + values).tolist()
-        self.told = {"kl_coefficient": beta, "kl": float(sum(one.sum() for one in divergences)) / len(rows)}
+        self.last = {"kl_coefficient": beta, "kl": float(sum(one.sum() for one in divergences)) / len(rows)}
         if ppo.kl_controller == "adaptive":
-            self.beta = corrected(beta, self.told["kl"], ppo.kl_target, len(rows) / ppo.kl_horizon)
+            self.beta = corrected(beta, self.last["kl"], ppo.kl_target, len(rows) / ppo.kl_horizon)
         if ppo.whiten:
             counting = iter(whitened([one for one, row in zip(advantages, rows, strict=True) if row.counts]))
             advantages = [next(counting) if row.counts else one for one, row in zip(advantages, rows, strict=True)]
@@ -171,4 +171,4 @@ class Proximal(Rolling):
             for name in (VALUES, RETURNS)
         )
         spread = {"returns_mean": float(returns.mean()), "returns_std": float(returns.std(correction=0))}
-        return super().facts(rollout, rows) | self.told | spread | {"explained_variance": explained(values, returns)}
+        return super().facts(rollout, rows) | self.last | spread | {"explained_variance": explained(values, returns)}

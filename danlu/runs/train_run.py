@@ -71,7 +71,15 @@ class TrainRun(Config):
         tree = self.model_dump(mode="json")
         for key in ("hooks", "folder", "allow_code"):
             del tree[key]
-        for key in ("device", "compile", "gradient_checkpointing", "offload_activations", "mlp_chunk", "save"):
+        for key in (
+            "device",
+            "compile",
+            "gradient_checkpointing",
+            "offload_activations",
+            "mlp_chunk",
+            "save",
+            "parallel",
+        ):
             del tree["engine"][key]
         for key in ("workers", "cache", "trust_times", "limits", *(["pack_tokens"] if self.data.batch.rows else [])):
             del tree["data"][key]

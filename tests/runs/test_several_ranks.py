@@ -7,9 +7,11 @@ import pytest
 from safetensors.torch import load_file
 
 from danlu.engine.metrics import read_metrics
+from danlu.runs.start import start
 from tests.runs.several import several
 from tests.runs.small_run import FULL, SmallRun
 from tests.runs.test_preference_runs import PAIRS
+from tests.runs.test_rollout_runs import OBJECTIVE, PPO
 
 SMOOTH = ("adapter={name: lora, rank: 4}",)
 """nothing is dropped out: processes draw what they drop by themselves"""
@@ -31,6 +33,39 @@ def small(tmp_path):
         return SmallRun(tmp_path, (*OBJECTIVES[objective], *settings))
 
     return run
+
+
+@pytest.fixture
+def prompts(tmp_path, monkeypatch):
+    """`prompts(name)`: the settings of a run that learns from its own answers."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"prompt": f"say {number} and " + "more " * (number % 3)} for number in range(12)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def words(name: str) -> list[str]:
+        several_steps = PPO if name == "ppo" else {"passes": 2, "minibatches": 2, "beta": 0.1}
+        return [
+            "model.path=builtin:tiny-llama",
+            "adapter={name: lora, rank: 4}",
+            "hooks=[metrics_file, samples]",
+            "data.sources=prompts.jsonl",
+            "data.cache=cache",
+            "data.workers=1",
+            "data.batch.rows=4",
+            "data.pack_tokens=64",
+            "data.held_out=3",
+            "engine.precision=fp32",
+            "engine.optimizer.lr=3e-4",
+            "engine.schedule={name: constant}",
+            f"objective={json.dumps({'name': name} | OBJECTIVE | several_steps)}",
+        ]
+
+    return words
+
+
+def samples(folder: Path) -> list[dict]:
+    """What was written."""
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
 
 
 def numbers(folder: Path) -> list[dict]:
@@ -77,3 +112,15 @@ def test_whole_weights_learn_alike(small, tmp_path, parallel):
     assert several(2, words) == [0, 0]
     same_curve(tmp_path / "two", tmp_path / "one")
     same_weights(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", ["ppo", "grpo"])
+def test_answers_and_what_is_learnt_from_them_do_not_depend_on_who_writes(prompts, tmp_path, parallel, name):
+    words = prompts(name)
+    start("grpo", [*words, "folder=one"])
+    assert several(2, ["grpo", *words, "folder=two", f"engine.parallel={parallel}"]) == [0, 0]
+    same_curve(tmp_path / "two", tmp_path / "one")
+    same_weights(tmp_path / "two", tmp_path / "one")
+    one, two = ([read["answer"] for read in samples(tmp_path / folder)] for folder in ("one", "two"))
+    assert one == two

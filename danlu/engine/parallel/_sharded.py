@@ -23,6 +23,7 @@ from torch.distributed.fsdp import (
 from danlu.core.ranks import Ranks
 from danlu.engine.parallel.base import Parallel
 from danlu.models.blocks import blocks_of
+from danlu.models.dealt import let_go
 from danlu.models.dealt_masters import DealtMasters
 from danlu.models.masters import Masters
 from danlu.objectives.base import Models
@@ -58,7 +59,10 @@ class Sharded(Parallel):
         for block in blocks_of(policy.inner)[1]:
             fully_shard(block, reshard_after_forward=not self.gathered, **options)
         fully_shard(policy, reshard_after_forward=False, **options)
-        register_fsdp_forward_method(policy, "hidden")
+        register_fsdp_forward_method(policy, "body")
+        with torch.no_grad():  # whose forward is the first is the whole to torch, also where others run parts of it
+            policy.body(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device), use_cache=False)
+        let_go(policy)
         if policy.remembers:
             policy.remember()  # by rows too
         for part in parts_of(policy):

@@ -30,6 +30,10 @@ class Parallel(Part):
         """The same as a time."""
         return timedelta(minutes=self.timeout_minutes)
 
+    def among(self, ranks: Ranks) -> "Parallel":
+        """The way for so many processes: one shares with nobody."""
+        return self if ranks.count > 1 else Parallel()
+
     def deal(self, models: Models, dtype: torch.dtype, ranks: Ranks) -> None:
         """Leave this process its share of the models that were built, which compute in a dtype from now on."""
 

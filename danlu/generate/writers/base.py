@@ -1,12 +1,13 @@
 """What every writer does: prompts in, answers of the policy as it is now out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast
 
 from danlu.core.parts import Part
+from danlu.core.ranks import Ranks
 from danlu.generate.base import Finish, GenerationConfig
 from danlu.models.adapters.base import Adapter
 from danlu.models.policy import Policy
@@ -27,13 +28,17 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a writer is given of a run; in `folder` things lie that other processes read while the run lasts."""
+    """What a writer is given of a run; in `folder` things lie that other processes read while the run lasts.
+
+    All `ranks` ask for the same answers at the same time, and all get the same.
+    """
 
     policy: Policy
     adapter: Adapter
     tokenizer: PreTrainedTokenizerFast
     stops: set[int]
     folder: Path
+    ranks: Ranks = field(default_factory=Ranks)
 
 
 class Pen:

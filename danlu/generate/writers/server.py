@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from danlu.core.endpoint import Endpoint
@@ -40,8 +39,8 @@ class Server(Writer, Endpoint):
 
     def open(self, desk: Desk) -> Pen:
         """Ask it for its models."""
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            raise UserError("writer server: on several devices each would be given other answers; train on one")
+        if desk.ranks.count > 1:
+            raise UserError("writer server: it is told of new weights by one process only; train on one")
         client = self.client("writer server")
         folder = desk.folder if self.folder is None else self.folder
         weights = Weights(self, client, desk, sync_url=self.sync_url, folder=folder)
