@@ -80,3 +80,21 @@ class EngineConfig(Config):
                 "say schedule: {name: constant, warmup: 0.03}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _what_is_dealt_out_learns_by_rows(self) -> Self:
+        why = self.parallel.needs_rows
+        if why is None:
+            return self
+        names = parallels.name_of(self.parallel), optimizers.name_of(self.optimizer)
+        if not self.optimizer.by_rows:
+            raise ValueError(
+                f"parallel {names[0]} {why}, and optimizer {names[1]} needs whole ones; "
+                "say parallel: ddp, or optimizer: adamw, lion, sgd or schedule_free"
+            )
+        if self.offload_activations:
+            raise ValueError(
+                f"offload_activations with parallel {names[0]}: what is gathered of weights would be moved too; "
+                "say gradient_checkpointing: full"
+            )
+        return self

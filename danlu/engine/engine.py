@@ -93,9 +93,9 @@ class Engine:
     def prepare(self, policy: Policy, num_tokens: int) -> None:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
+        fused = arrange(config, policy, self.device.type, dealt=self.in_step)
         if self.in_step:
-            return  # blocks are what is dealt out, as they are
-        fused = arrange(config, policy, self.device.type)
+            return
         worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING
         if not fused and (config.compile is True or worth_it):  # in fused blocks nothing is left for the compiler
             policy.compile_blocks()
@@ -122,11 +122,14 @@ def device_of(config: EngineConfig) -> torch.device:
     return torch.device("cuda", local_rank())
 
 
-def arrange(config: EngineConfig, policy: Policy, kind: str) -> bool:
-    """Let blocks run as they do on a kind of device, which a plan must know too; returns whether one node runs each."""
+def arrange(config: EngineConfig, policy: Policy, kind: str, *, dealt: bool = False) -> bool:
+    """Let blocks run as they do on a kind of device, which a plan must know too; returns whether one node runs each.
+
+    Those whose weights are dealt out stay as they are: a node would hold weights that are there for a while only.
+    """
     width = 0 if config.mlp_chunk is None else policy.inner.config.get_text_config().hidden_size
     tokens = width if config.mlp_chunk == "auto" else config.mlp_chunk
-    if kind == "cuda" and policy.packed and fuse_blocks(policy.inner, tokens):
+    if kind == "cuda" and policy.packed and not dealt and fuse_blocks(policy.inner, tokens):
         return True
     if tokens is not None and not chunk_mlps(policy.inner, width, tokens):
         log.warning("engine.mlp_chunk: no block of %s has an MLP of its own", type(policy.inner).__name__)

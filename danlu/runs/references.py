@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from danlu.core.files import write_atomic
 from danlu.core.lock import Lock
+from danlu.core.ranks import Ranks
 from danlu.data.cache import TokenSet
 from danlu.data.packing import best_fit
 from danlu.data.pipeline import Data
@@ -31,23 +33,35 @@ def give_references(
             one.reference = worked_out(objective, engine, policy, one, data.config.tokens_per_pack)
             continue
         key = hashlib.sha256(json.dumps(made_of | {"rows": one.key}, sort_keys=True).encode()).hexdigest()
-        path = cache / f"{key}.bin"
-        with Lock(cache / f"{key}.lock", wait=True, purpose=f"the reference of {one.name}"):
-            if not path.is_file():
+        path, ranks = cache / f"{key}.bin", engine.ranks
+        with alone(cache / f"{key}.lock", one.name, ranks):
+            if not ranks.first(path.is_file()):
                 found = worked_out(objective, engine, policy, one, data.config.tokens_per_pack)
-                write_atomic(path, found.tobytes())
+                if ranks.leads:
+                    write_atomic(path, found.tobytes())
+            ranks.first(None)  # it is there
         one.reference = np.fromfile(path, np.float32)
 
 
+def alone(path: Path, name: str, ranks: Ranks) -> AbstractContextManager[object]:
+    """Other runs wait; the processes of this one work together."""
+    return Lock(path, wait=True, purpose=f"the reference of {name}") if ranks.leads else nullcontext()
+
+
 def worked_out(objective: Objective, engine: Engine, policy: Policy, rows: TokenSet, capacity: int) -> np.ndarray:
-    """[answers of all rows] fp32, row after row."""
+    """[answers of all rows] fp32, row after row; each process works on its share of the packs."""
     log.info("%s: the reference of %s answers is worked out", rows.name, f"{rows.num_answers:,}")
-    found = np.zeros(rows.num_answers, np.float32)
-    every = Rows([rows])
-    for numbers in best_fit(rows.lengths.tolist(), capacity):
-        logps = objective.computed_logps(policy, every.pack(numbers).to(engine.device)).float().cpu().numpy()
-        found[list(places(rows, numbers))] = logps
-    return found
+    every, ranks = Rows([rows]), engine.ranks
+    packs = best_fit(rows.lengths.tolist(), capacity)
+    own, most = ranks.share(packs), -(-len(packs) // ranks.count)
+    found = []
+    for number in range(most if engine.in_step else len(own)):
+        pack = every.pack(own[number] if number < len(own) else packs[0])
+        found.append(objective.computed_logps(policy, pack.to(engine.device)).float().cpu().numpy())
+    whole = np.zeros(rows.num_answers, np.float32)
+    for numbers, logps in zip(packs, ranks.dealt(ranks.gather(found[: len(own)])), strict=True):
+        whole[list(places(rows, numbers))] = logps
+    return whole
 
 
 def places(rows: TokenSet, numbers: list[int]) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from safetensors.torch import load_file
@@ -20,6 +21,7 @@ OBJECTIVES = {
     "sft": (),
     "dpo": (*PLACE, "objective={name: dpo, sft_weight: 0.1}"),
     "reward": (*PLACE, "objective={name: reward}"),
+    "kto": (*PLACE, "objective={name: kto}"),
 }
 
 
@@ -93,6 +95,16 @@ def same_weights(found: Path, expected: Path) -> None:
             assert (mine[name] - other).abs().max() <= 1e-4
 
 
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_reference_is_worked_out_by_all(small, tmp_path, parallel):
+    run = small("dpo", *SMOOTH, "objective={name: dpo, reference: precomputed}")
+    run.go(tmp_path / "one")
+    rmtree(tmp_path / "cache/references")
+    words = ["sft_lora", *run.words(tmp_path / "two"), f"engine.parallel={parallel}"]
+    assert several(2, words) == [0, 0]
+    same_curve(tmp_path / "two", tmp_path / "one")
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp", "zero1", "zero2"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_two_processes_learn_what_one_learns(small, tmp_path, parallel, objective):
@@ -124,3 +136,24 @@ def test_answers_and_what_is_learnt_from_them_do_not_depend_on_who_writes(prompt
     same_weights(tmp_path / "two", tmp_path / "one")
     one, two = ([read["answer"] for read in samples(tmp_path / folder)] for folder in ("one", "two"))
     assert one == two
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["adapter={name: freeze, blocks: 1}"],
+        ["adapter={name: lora, rank: 4}", "model.quantizer=nf4"],
+        ["adapter={name: lora, rank: 4}", "model.quantizer=int8"],
+        ["adapter={name: lora, rank: 4, embeddings: true}"],
+        ["adapter={name: full}", "engine.optimizer=schedule_free", "engine.schedule={name: constant}"],
+        ["adapter={name: full}", "engine.gradient_checkpointing=full"],
+    ],
+    ids=["freeze", "nf4", "int8", "embeddings", "schedule_free", "recomputed"],
+)
+def test_every_adapter_learns_what_is_dealt_out(small, tmp_path, settings):
+    run = small("sft", *settings)
+    run.go(tmp_path / "one")
+    words = ["sft_lora", *run.words(tmp_path / "two"), "engine.parallel=fsdp"]
+    assert several(2, words) == [0, 0]
+    same_curve(tmp_path / "two", tmp_path / "one")
+    same_weights(tmp_path / "two", tmp_path / "one")

@@ -1,7 +1,7 @@
 """Adafactor, which keeps one number for each row and column of a matrix: https://arxiv.org/abs/1804.04235"""
 
 from math import prod
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveFloat
 from torch import Tensor
@@ -13,6 +13,8 @@ from danlu.engine.optimizers.base import Groups, Optimizer
 
 class Adafactor(Optimizer):
     """Adam without momentum whose squares are factored: nearly no state; the rate is the schedule's alone."""
+
+    by_rows: ClassVar[bool] = False
 
     eps: tuple[PositiveFloat, PositiveFloat] = (1e-30, 1e-3)
     """added to squared gradients, and the least root mean square of weights that `scale_parameter` scales by"""

@@ -1,5 +1,7 @@
 """AdamW with states of 8 bits: https://arxiv.org/abs/2110.02861"""
 
+from typing import ClassVar
+
 from bitsandbytes.optim import AdamW8bit as TorchAdamW8bit
 from pydantic import PositiveFloat
 from torch.optim import Optimizer as TorchOptimizer
@@ -10,6 +12,8 @@ from danlu.engine.paged_states import PagedOptimizer
 
 class AdamW8bit(PagedOptimizer):
     """AdamW that keeps its two means in 8 bits each, a quarter of their memory; small tensors keep 32."""
+
+    by_rows: ClassVar[bool] = False
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     """how slowly the means of the gradient and of its square forget"""

@@ -23,6 +23,8 @@ class Optimizer(Part):
 
     takes_schedule: ClassVar[bool] = True
     """whether the rate may fall after the warm-up"""
+    by_rows: ClassVar[bool] = True
+    """whether some rows of a weight may be updated without the others, as processes do that have dealt them out"""
 
     lr: NonNegativeFloat = 1e-4
     """the peak learning rate"""

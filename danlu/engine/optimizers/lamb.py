@@ -5,7 +5,7 @@ engine's `max_grad_norm` does, once; means are corrected for their start; weight
 taken; a ratio with a norm of 0 in it is 1, and no norm is clamped.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -17,6 +17,8 @@ from danlu.engine.optimizers.base import Beta, Groups, Optimizer
 
 class LAMB(Optimizer):
     """Adam whose step for each tensor is scaled to the tensor's norm, for very large batches."""
+
+    by_rows: ClassVar[bool] = False
 
     weight_decay: NonNegativeFloat = 0.01
     """how strongly weights are pulled to zero; biases and norms never are"""

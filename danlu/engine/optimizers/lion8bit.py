@@ -1,5 +1,7 @@
 """Lion with a state of 8 bits."""
 
+from typing import ClassVar
+
 from bitsandbytes.optim import Lion8bit as TorchLion8bit
 from torch.optim import Optimizer as TorchOptimizer
 
@@ -9,6 +11,8 @@ from danlu.engine.paged_states import PagedOptimizer
 
 class Lion8bit(PagedOptimizer):
     """Lion that keeps its one mean in 8 bits: an eighth of AdamW's memory; small tensors keep 32."""
+
+    by_rows: ClassVar[bool] = False
 
     betas: tuple[Beta, Beta] = (0.9, 0.99)
     """how much of the mean is in a step, and how slowly it forgets"""

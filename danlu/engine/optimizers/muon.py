@@ -6,6 +6,7 @@ Steps are scaled so that a rate for AdamW is one for Muon too: https://arxiv.org
 import re
 from collections.abc import Callable, Iterable
 from itertools import chain
+from typing import ClassVar
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -22,6 +23,8 @@ TABLES = re.compile(r"(^|\.)(\w*embed\w*|wte|wpe|lm_head|embed_out)(\.|$)")
 
 class Muon(Optimizer):
     """Steps whose singular values are all alike, for matrices; AdamW at the same rate for tables, norms and biases."""
+
+    by_rows: ClassVar[bool] = False
 
     momentum: Beta = 0.95
     """how slowly the mean of a matrix's gradient forgets"""

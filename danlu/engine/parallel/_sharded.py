@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
+from danlu.core.errors import SetupError
 from danlu.core.ranks import Ranks
 from danlu.engine.parallel.base import Parallel
 from danlu.models.blocks import blocks_of
@@ -42,10 +43,20 @@ class Sharded(Parallel):
     offload: Literal["none", "params"] = "none"
     """what waits in the host's memory while it is not needed; params are the weights and all that learns of them"""
 
+    @property
+    def needs_rows(self) -> str | None:
+        """See `Parallel`."""
+        return "leaves each process some rows of every weight"
+
     def deal(self, models: Models, dtype: torch.dtype, ranks: Ranks) -> None:
         """See `Parallel`."""
         policy = models["policy"]
         device = policy.device
+        if not policy.packed:
+            raise SetupError(
+                f"engine.parallel: {type(policy.inner).__name__} reads segments one after another, and processes that "
+                "have dealt out its weights must make as many forwards; say ddp"
+            )
         for parameter in policy.parameters():
             if parameter.is_floating_point() and not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)

@@ -30,6 +30,11 @@ class Parallel(Part):
         """The same as a time."""
         return timedelta(minutes=self.timeout_minutes)
 
+    @property
+    def needs_rows(self) -> str | None:
+        """Why an optimiser must be able to update some rows of a weight alone; None where it need not."""
+        return None
+
     def among(self, ranks: Ranks) -> "Parallel":
         """The way for so many processes: one shares with nobody."""
         return self if ranks.count > 1 else Parallel()
