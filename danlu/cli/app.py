@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from danlu import __version__
 from danlu.cli.data import data
+from danlu.cli.launch_files import AccelerateFile, DeepSpeedFile, LocalRank, with_launch_files
 from danlu.cli.recipe import recipe
 from danlu.core.errors import UserError
 
@@ -53,6 +55,11 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+@app.callback()
+def launched(local_rank: LocalRank = None) -> None:
+    """Take what a launcher puts before the verb."""
+
+
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe (`danlu recipe list`)")],
@@ -61,20 +68,26 @@ def train(
     allow_config_change: Annotated[
         bool, typer.Option("--allow-config-change", help="resume although settings that decide the numbers differ")
     ] = False,
+    deepspeed: DeepSpeedFile = None,
+    accelerate: AccelerateFile = None,
+    local_rank: LocalRank = None,
 ) -> None:
     """Train a model from a recipe."""
     with importing():
         from danlu.runs.start import start
 
-    start(recipe, overrides or [], resume=resume, allow_config_change=allow_config_change)
+        given = with_launch_files(recipe, overrides, deepspeed, accelerate)
+    start(recipe, given, resume=resume, allow_config_change=allow_config_change)
 
 
 @app.command()
 def resume(run: Annotated[Path, typer.Argument(help="the folder of a run")]) -> None:
     """Go on with a run that was stopped or killed."""
     with importing():
+        from danlu.dialects.accelerate_environment import take_out
         from danlu.runs.start import go_on
 
+    take_out(os.environ)  # the run's own recipe says it all
     go_on(run)
 
 
@@ -87,11 +100,15 @@ def plan(
     ] = None,
     gpus: Annotated[int, typer.Option(help="how many of them share the run")] = 1,
     parallel: Annotated[
-        Literal["ddp", "zero1", "zero2", "zero3"], typer.Option(help="what they deal out: nothing … weights too")
-    ] = "ddp",
+        Literal["ddp", "zero1", "zero2", "zero3"] | None,
+        typer.Option(help="what they deal out, if not as the recipe says: nothing … weights too"),
+    ] = None,
     offload: Annotated[
-        Literal["none", "optimizer", "all"], typer.Option(help="what is kept in the processor's memory")
-    ] = "none",
+        Literal["none", "optimizer", "all"] | None,
+        typer.Option(help="what is kept in the processor's memory, if not as the recipe says"),
+    ] = None,
+    deepspeed: DeepSpeedFile = None,
+    accelerate: AccelerateFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON, sizes in bytes")] = False,
 ) -> None:
     """Say what of a recipe takes how much memory, how fast it goes and what would help; no weights are read."""
@@ -99,7 +116,8 @@ def plan(
         from danlu.runs.plan import plan as plan_run
         from danlu.runs.recipe import load_recipe
 
-    run = load_recipe(recipe, ["data.sources=[]", *(overrides or [])])
+        given = with_launch_files(recipe, ["data.sources=[]", *(overrides or [])], deepspeed, accelerate, ranks=gpus)
+    run = load_recipe(recipe, given)
     names = gpu.split(",") if gpu else []
     plan_run(run, names, ranks=gpus, parallel=parallel, offload=offload, as_json=as_json)
 

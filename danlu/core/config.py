@@ -37,6 +37,11 @@ def read_tree(path: Path) -> dict[str, Any]:
 
 def load(kind: type[C], tree: dict[str, Any], overrides: Sequence[str] = (), *, origin: str = "recipe") -> C:
     """`load(TrainRun, read_tree(path), ["objective.beta=0.2"], origin="dpo.yaml")`"""
+    return validate(kind, resolve(tree, overrides, origin=origin), origin=origin)
+
+
+def resolve(tree: dict[str, Any], overrides: Sequence[str] = (), *, origin: str) -> dict[str, Any]:
+    """A tree with its overrides, and every `${key}` followed; values are not looked at."""
     try:
         merged = OmegaConf.create(tree)
         for override in overrides:
@@ -52,12 +57,11 @@ def load(kind: type[C], tree: dict[str, Any], overrides: Sequence[str] = (), *, 
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
             raise UserError("\n".join(f"{origin}: {key} is missing; give it as {key}=…" for key in missing))
-        resolved = OmegaConf.to_container(merged, resolve=True)
+        return OmegaConf.to_container(merged, resolve=True)  # type: ignore[return-value]
     except RecursionError as error:
         raise UserError(f"{origin}: nested too deeply") from error
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         raise UserError(f"{origin}: {error}") from error
-    return validate(kind, resolved, origin=origin)
 
 
 def check_references(tree: Any, origin: str) -> None:

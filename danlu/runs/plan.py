@@ -29,6 +29,9 @@ STAGES: list[tuple[Parallel, Moved]] = [
 ]  # fmt: skip
 """ways to share a model among GPUs, with what is moved to the processor's memory"""
 
+MOVED: dict[str, Moved] = {"none": "none", "optimizer": "optimizer", "params": "all"}
+"""what is moved, by the word for it in recipes"""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -56,13 +59,18 @@ def plan(
     names: Sequence[str] = (),
     *,
     ranks: int = 1,
-    parallel: Parallel = "ddp",
-    offload: Moved = "none",
+    parallel: Parallel | None = None,
+    offload: Moved | None = None,
     as_json: bool = False,
     console: Console | None = None,
 ) -> list[Answer]:
-    """Print the plan of a recipe on each device; a `MemoryLimit` if it fits none of them, whatever is done."""
+    """Print the plan of a recipe on each device; a `MemoryLimit` if it fits none of them, whatever is done.
+
+    `parallel` and `offload` are the recipe's if they are not given.
+    """
     console = console or Console()
+    parallel = parallel or run.engine.parallel.stage
+    offload = offload or MOVED[run.engine.parallel.model_dump().get("offload", "none")]
     devices = [device_of(name) for name in (gpus() if list(names) == ["all"] else names)] or [here()]
     answers = [answer(run, device, ranks, parallel, offload) for device in devices]
     if as_json:

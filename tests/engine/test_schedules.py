@@ -78,6 +78,15 @@ def test_deepspeeds_logarithmic_warmup():
     assert [schedule.factor(step, 100) for step in range(11)] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_what_follows_a_logarithmic_warmup_is_the_same(name):
+    straight = schedules[name].model_validate({"warmup": 10})
+    log = schedules[name].model_validate({"warmup": 10, "curve": "log"})
+    climb = schedules["warmup"].model_validate({"warmup": 10, "curve": "log"})
+    assert [log.factor(step, 40) for step in range(10)] == [climb.factor(step, 40) for step in range(10)]
+    assert [log.factor(step, 40) for step in range(10, 41)] == [straight.factor(step, 40) for step in range(10, 41)]
+
+
 @pytest.mark.parametrize("name", list(schedules))
 @given(
     warmup=st.one_of(st.floats(0, 0.999), st.integers(1, 300).map(float)),

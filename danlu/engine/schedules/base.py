@@ -1,6 +1,7 @@
 """What every schedule answers: the learning rate of a step, from nothing but its number, so resuming needs no state."""
 
 import math
+from typing import Literal
 
 from pydantic import field_validator
 
@@ -40,6 +41,16 @@ class Schedule(Part):
     def after(self, step: int, num_steps: int) -> float:
         """The share of the peak after the warm-up, both counted from its end."""
         raise NotImplementedError
+
+
+class CurvedClimb(Schedule):
+    """A schedule whose warm-up may follow DeepSpeed's curve."""
+
+    curve: Literal["linear", "log"] = "linear"
+    """the shape of the climb; log, DeepSpeed's default, is steep at first"""
+
+    def climb(self, step: int, warmup: int) -> float:
+        return step / warmup if self.curve == "linear" else math.log(step + 1) / math.log(max(2, warmup))
 
 
 def share_or_steps(value: float) -> float:

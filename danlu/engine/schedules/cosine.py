@@ -5,10 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from danlu.engine.schedules.base import Schedule
+from danlu.engine.schedules.base import CurvedClimb
 
 
-class Cosine(Schedule):
+class Cosine(CurvedClimb):
     """Climb to the peak, then down along half a cosine."""
 
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -1,0 +1,1 @@
+"""Other tools' words, read as a recipe's: the launch files of DeepSpeed, Accelerate and FairScale."""
