@@ -2,12 +2,16 @@
 
 import json
 import logging
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
 
 from danlu.engine.metrics import read_metrics
-from tests.dialects.theirs import GENIE_LEFT_OVER, LLMBOX, PANDA_DEEPSPEED, llmbox, write
+from tests.dialects.theirs import FSDP2, GENIE_LEFT_OVER, LLMBOX, PANDA_DEEPSPEED, llmbox, write
 
 PLAIN = {"train_micro_batch_size_per_gpu": 2, "gradient_accumulation_steps": 3, "gradient_clipping": 0.5}
 QUICK = ["engine.steps=2", "hooks=[metrics_file]", "engine.device=cpu", "engine.precision=fp32"]
@@ -24,6 +28,10 @@ def settings(folder) -> dict:
     return yaml.safe_load((folder / "run.yaml").read_text())
 
 
+def steps(folder) -> list[dict]:
+    return [line for line in read_metrics(folder / "metrics.jsonl") if line["event"] == "step"]
+
+
 def test_a_run_by_deepspeeds_launcher_and_file_goes_on_without_them(danlu_says, told, rows, tmp_path):
     path, folder = write(tmp_path / "ds.json", PLAIN), tmp_path / "run"
     words = ["--local_rank=0", "train", "sft_lora", *rows[:-1], *QUICK, f"folder={folder}", "--deepspeed", str(path)]
@@ -35,7 +43,7 @@ def test_a_run_by_deepspeeds_launcher_and_file_goes_on_without_them(danlu_says, 
     assert settings(folder)["data"]["batch"] == {"rows": 6, "tokens": None}
     path.unlink()
     danlu_says("resume", str(folder))
-    assert [line["step"] for line in read_metrics(folder / "metrics.jsonl") if line["event"] == "step"] == [1, 2]
+    assert [line["step"] for line in steps(folder)] == [1, 2]
 
 
 def test_torchs_older_launcher_speaks_after_the_verb(danlu_says, told, rows, tmp_path):
@@ -71,3 +79,27 @@ def test_an_override_inside_a_hydra_file(danlu_says, told, tmp_path):
     danlu_says(*words, "ds_cfg.zero_optimization.stage=2")
     assert told("ds_cfg.zero_optimization.stage 2 -> engine.parallel: {name: zero2}")
     assert "zero_optimization.stag: unknown key" in danlu_says(*words, "ds_cfg.zero_optimization.stag=2", code=2).err
+
+
+@pytest.mark.slow
+def test_accelerates_own_launcher_starts_a_run(danlu_says, rows, tmp_path):
+    path = write(tmp_path / "fsdp.yaml", FSDP2 % "true" + "main_process_port: 0\n")
+    quick = [*rows, *QUICK, "data.max_length=64", "data.pack_tokens=64"]
+    danlu_says("train", "sft_lora", *quick, f"folder={tmp_path / 'one'}")
+    words = ["-m", "danlu", "train", "sft_lora", *quick, f"folder={tmp_path / 'two'}"]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *words],
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        said = launcher.communicate(timeout=120)[1]
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGKILL)
+    assert launcher.returncode == 0, said
+    assert "accelerate launch: FSDP 2, fsdp_reshard_after_forward true -> engine.parallel: {name: fsdp}" in said
+    assert settings(tmp_path / "two")["engine"]["parallel"]["name"] == "fsdp"
+    one, two = ([line["loss"] for line in steps(tmp_path / name)] for name in ("one", "two"))
+    assert two == pytest.approx(one, rel=1e-6)

@@ -62,10 +62,11 @@ class Sharded(Parallel):
                 parameter.data = parameter.data.to(dtype)
             elif parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        moves = self.offload == "params" and device.type != "cpu"  # on a processor everything is there already
         options: dict[str, Any] = {
             "mesh": init_device_mesh(device.type, (ranks.count,)),
             "mp_policy": MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False),
-            "offload_policy": CPUOffloadPolicy() if self.offload == "params" else OffloadPolicy(),
+            "offload_policy": CPUOffloadPolicy() if moves else OffloadPolicy(),
         }
         for block in blocks_of(policy.inner)[1]:
             fully_shard(block, reshard_after_forward=not self.gathered, **options)
