@@ -1,22 +1,21 @@
 """`danlu`: parses words, calls one front hall, and turns what a user can mend into one message and an exit code."""
 
-import gc
 import logging
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from danlu import __version__
 from danlu.cli.data import data
+from danlu.cli.doctor import doctor
+from danlu.cli.failing import fail
+from danlu.cli.importing import importing
 from danlu.cli.launch_files import AccelerateFile, DeepSpeedFile, LocalRank, with_launch_files
 from danlu.cli.recipe import recipe
+from danlu.cli.train import resume, train
 from danlu.core.errors import UserError
+from danlu.core.launcher import launched
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,6 +24,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Train language models: a recipe in, a model out, with evidence that the run was right.",
 )
+app.command()(train)
+app.command()(resume)
+app.command()(doctor)
 app.add_typer(recipe, name="recipe")
 app.add_typer(data, name="data")
 
@@ -39,56 +41,16 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        Console(stderr=True).print("error:", style="bold red", end=" ")
-        Console(stderr=True, soft_wrap=True).print(str(error), markup=False, highlight=False)
-        sys.exit(error.exit_code)
-
-
-@contextmanager
-def importing() -> Iterator[None]:
-    """Import without the garbage collector, which would look through a million new objects a hundred times."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
+        sys.exit(fail(error))
+    except Exception as error:
+        if not launched():
+            raise
+        sys.exit(fail(error))
 
 
 @app.callback()
-def launched(local_rank: LocalRank = None) -> None:
+def before_the_verb(local_rank: LocalRank = None) -> None:
     """Take what a launcher puts before the verb."""
-
-
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="a YAML file, or the name of a shipped recipe (`danlu recipe list`)")],
-    overrides: Overrides = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the newest whole checkpoint")] = False,
-    allow_config_change: Annotated[
-        bool, typer.Option("--allow-config-change", help="resume although settings that decide the numbers differ")
-    ] = False,
-    deepspeed: DeepSpeedFile = None,
-    accelerate: AccelerateFile = None,
-    local_rank: LocalRank = None,
-) -> None:
-    """Train a model from a recipe."""
-    with importing():
-        from danlu.runs.start import start
-
-        given = with_launch_files(recipe, overrides, deepspeed, accelerate)
-    start(recipe, given, resume=resume, allow_config_change=allow_config_change)
-
-
-@app.command()
-def resume(run: Annotated[Path, typer.Argument(help="the folder of a run")]) -> None:
-    """Go on with a run that was stopped or killed."""
-    with importing():
-        from danlu.dialects.accelerate_environment import take_out
-        from danlu.runs.start import go_on
-
-    take_out(os.environ)  # the run's own recipe says it all
-    go_on(run)
 
 
 @app.command()

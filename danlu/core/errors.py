@@ -7,6 +7,7 @@ UserError                  2  a recipe, flag or path is wrong
 ├── Diverged               6  the loss or gradient is not a number any more
 ├── CheckpointError        7  no checkpoint can be trusted
 ├── RewardError            8  an answer was not written or not given its reward; what was learnt is saved
+├── RankLost               9  a process or machine of the run died, hangs or never came
 └── Preempted             75  told to stop; everything is saved and `--resume` goes on
     └── Interrupted      130  the same, by Ctrl-C
 """
@@ -52,6 +53,12 @@ class RewardError(UserError):
     """An answer was not written, or not given its reward: names the writer, or the reward and the row, and why."""
 
     exit_code = 8
+
+
+class RankLost(UserError):
+    """A process or machine of the run died, hangs or never came: names it, its host and what it was doing."""
+
+    exit_code = 9
 
 
 class Preempted(UserError):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from danlu.core.devices import Precision
 from danlu.core.parts import Config
@@ -34,6 +34,15 @@ class EvaluateConfig(Config):
     """the final weights are those of the lowest held-out loss, not the last ones"""
     patience: PositiveInt | None = None
     """stop after this many measurements without a lower loss"""
+
+
+class RanksConfig(Config):
+    """How several processes of a run wait for each other."""
+
+    hang_seconds: PositiveFloat = 600.0
+    """a rank that does not get on for so long is named, and the run ends"""
+    check: bool = True
+    """compare code, recipe, data and packages of all ranks before the first sum, and see that all share the folder"""
 
 
 class EngineConfig(Config):
@@ -71,6 +80,8 @@ class EngineConfig(Config):
     """checkpoints"""
     evaluate: EvaluateConfig = EvaluateConfig()
     """held-out loss"""
+    ranks: RanksConfig = RanksConfig()
+    """several processes"""
 
     @model_validator(mode="after")
     def _some_optimizers_take_no_schedule(self) -> Self:

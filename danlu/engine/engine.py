@@ -12,6 +12,7 @@ from danlu.core.errors import SetupError
 from danlu.core.ranks import Ranks, local_rank
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
+from danlu.engine.heartbeats import Heart
 from danlu.engine.soon import LossNumbers
 from danlu.models.adapters.base import Adapter
 from danlu.models.chunked_mlp import chunk_mlps
@@ -29,8 +30,9 @@ WORTH_COMPILING = 400_000
 class Engine:
     """Devices, ranks and precision of one process."""
 
-    def __init__(self, config: EngineConfig) -> None:
+    def __init__(self, config: EngineConfig, heart: Heart | None = None) -> None:
         self.config = config
+        self.heart = heart or Heart()
         self.device = device_of(config)
         self.ranks = open_ranks(config)
         self.parallel = config.parallel.among(self.ranks)

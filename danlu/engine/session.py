@@ -19,6 +19,7 @@ from danlu.data.stream.loader import Stream
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.checkpoint_folder import Writer
 from danlu.engine.engine import Engine
+from danlu.engine.heartbeats import SAVING
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow
@@ -70,6 +71,7 @@ class Session:
         steps = iter(self.learning.steps(self.loader))
         while not self.finished:
             started = time.perf_counter()
+            self.engine.heart.doing("the data of the next step", progress.step)
             seed_step(self.engine.config.seed, progress.step, EVERY_RANK)  # what is drawn for a step is the step's own
             step = next(steps, None)
             if step is None:
@@ -98,6 +100,7 @@ class Session:
         best = progress.best_step == progress.step and self.engine.config.evaluate.keep_best
         if before == (progress.step, best):
             return
+        self.engine.heart.doing(SAVING, progress.step, slow=True)
         progress.cursor = progress.cursor and self.loader.joined(self.engine.ranks.gather(progress.cursor))
         path = self.training.save(self.checkpoints, self.weights(), best=best)
         if path is None:
@@ -161,6 +164,7 @@ class Session:
     def _measure_pack(self, stop: Stop, pack: Pack) -> Measured:
         if stop.requested and self.engine.num_ranks == 1:  # several stop together, between steps
             raise Stopped
+        self.engine.heart.doing("measuring", self.training.progress.step)
         loss = self.learning.measure(pack.to(self.engine.device))
         metrics = {name: (float(total), count) for name, (total, count) in loss.metrics.items()}
         values = {name: some.tolist() for name, some in loss.values.items()}

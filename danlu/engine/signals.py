@@ -18,8 +18,8 @@ class Stop:
     twice; `echo_seconds` is how long after the first a further signal counts as that echo.
     """
 
-    def __init__(self, *, echo_seconds: float = 0.0) -> None:
-        self.echo_seconds = echo_seconds
+    def __init__(self, *, echo_seconds: float = 0.0, quiet: bool = False) -> None:
+        self.echo_seconds, self.quiet = echo_seconds, quiet
         self.signal: signal.Signals | None = None
         self._save = False
         self._at = 0.0
@@ -75,7 +75,8 @@ class Stop:
         if not self.requested:
             self.request(signal.Signals(number))
             words = b"saving, then stopping" if self._nothing_to_save is None else b"stopping"
-            os.write(2, b"\n" + words + b"; again stops at once\n")
+            if not self.quiet:
+                os.write(2, b"\n" + words + b"; again stops at once\n")
             if not self.echo_seconds:
                 # the kernel needs no Python to obey, so even a long matrix product cannot delay the second signal
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -11,6 +11,7 @@ from torch import Tensor
 from danlu.core.errors import MemoryLimit
 from danlu.data.packing import Pack
 from danlu.engine.engine import Engine
+from danlu.engine.heartbeats import UPDATING, WAITING
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow, overflowing
 from danlu.engine.soon import LossSoon, Soon
@@ -52,6 +53,7 @@ def train_step(
     norm, factor = norm_and_factor(engine, training, count)
     if not training.updates.leaves_bad_steps_out:
         finite(norm, packs)
+    engine.heart.doing(UPDATING)
     with overflowing(UPDATE):
         lr = training.update_weights(factor)
     grad_norm = finite(norm, packs)
@@ -75,9 +77,11 @@ def sum_gradients(
             raise Stopped
         learns = number < len(packs)
         engine.parallel.begin_pack(training.models, last=number == len(made) - 1)
+        engine.heart.doing(f"the forward of micro-batch {number}")
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
             loss = objective.loss(training.models, pack.to(engine.device))
             losses += [LossSoon(loss)] if learns else []
+        engine.heart.doing(f"the backward of micro-batch {number}")
         with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
             (loss.total * (training.progress.loss_scale if learns else 0.0)).backward()
         total = losses[-1].read().total if losses else 0.0  # by now the GPU has the backward to do
@@ -102,6 +106,7 @@ def agreed(engine: Engine, work: Callable[[], T]) -> T:
         problem = found
     if engine.num_ranks == 1 and problem is not None:
         raise problem
+    engine.heart.doing(WAITING)
     if isinstance(problem, Overflow) and engine.in_step:
         raise MemoryLimit(
             f"process {engine.rank}: out of memory in {problem.term} ({problem.words}), in the middle of what the "

@@ -32,6 +32,8 @@ class RunFolder:
         """what was trained, ready to load"""
         self.shared = path / "shared"
         """what other processes read while the run lasts"""
+        self.ranks = path / "ranks"
+        """what each process is doing, while there are several"""
         self.report = path / "report.html"
         self.lock = path / "run.lock"
 

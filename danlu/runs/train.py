@@ -16,6 +16,7 @@ from danlu.core.cache_folder import cache_folder
 from danlu.core.config import to_yaml
 from danlu.core.errors import Preempted, UserError
 from danlu.core.files import folder_at_once, sweep, write_atomic, write_json
+from danlu.core.launcher import ECHO_SECONDS, again
 from danlu.core.lock import Lock
 from danlu.core.ranks import Ranks
 from danlu.data.pipeline import Data, open_data
@@ -24,7 +25,10 @@ from danlu.data.tally import lines
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.checkpoint_folder import Checkpoint, Writer
 from danlu.engine.engine import Engine, open_ranks
+from danlu.engine.guard import Guard
+from danlu.engine.heartbeats import SAVING, Heart
 from danlu.engine.hooks.base import Listeners
+from danlu.engine.left_alone import saving_alone
 from danlu.engine.loop import fit
 from danlu.engine.planner.planner import Planner
 from danlu.engine.records import RunFacts, Summary
@@ -45,9 +49,6 @@ from danlu.runs.train_run import TrainRun
 
 log = logging.getLogger(__name__)
 
-ECHO = 2.0
-"""seconds in which a launcher may pass the same signal on once more"""
-
 
 def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_config_change: bool = False) -> Path:
     """Train from the first step, or go on from the newest whole checkpoint; returns the folder of the artifact.
@@ -55,17 +56,22 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
     Of several processes the first one holds the folder, writes it and speaks.
     """
     ranks = open_ranks(run.engine)
-    with held(folder, ranks), Stop(echo_seconds=ECHO if ranks.count > 1 else 0.0) as stop:
+    heart = Heart(folder.ranks if ranks.count > 1 else None, ranks.rank)
+    guard = Guard.of(folder.ranks, ranks.rank, ranks.count, run.engine.ranks.hang_seconds)
+    echo = ECHO_SECONDS if ranks.count > 1 else 0.0
+    with held(folder, ranks), Stop(echo_seconds=echo, quiet=not ranks.leads) as stop, heart, guard:
         if ranks.leads:
             open_folder(run, folder, resume)
         with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume, ranks):
-            engine = Engine(run.engine)
+            engine = Engine(run.engine, heart)
+            heart.doing("reading its data", slow=True)
             tokenizer = tokenizer_of(run.model.path)
             data = open_data(run.data, tokenizer, run.objective.learns_from, seed=run.engine.seed)
             if ranks.leads:
                 write_json(folder.data_report, data.report.to_dict())
                 shutil.rmtree(folder.shared, ignore_errors=True)  # a killed run may have left it
             run.data.limits.check(data.report)
+            heart.doing("loading its model", slow=True)
             models = run.objective.models(engine.builder(run.model, run.adapter))
             words = Words(tokenizer, data.template, run.data.tokens_per_pack, run.adapter, folder.shared, ranks)
             learning = run.objective.begin(models, words)
@@ -75,7 +81,9 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
                 write_atomic(folder.run_yaml, to_yaml(run))  # a resumed run may have been allowed to change
         hooks = run.hooks if ranks.leads else []
         with closing(learning), Listeners(hooks, facts(run, folder, session)) as listeners:
-            fit(session, listeners, stop)
+            with saving_alone(session, listeners, folder.ranks):
+                fit(session, listeners, stop)
+            heart.doing(SAVING, slow=True)
             if ranks.leads:
                 report_mixture(folder, session, data)
             artifact = save_artifact(run, folder, session, tokenizer, data)
@@ -167,7 +175,7 @@ def cache_of(run: TrainRun) -> Path:
 
 def how_to_resume(folder: RunFolder) -> str:
     """What to type after a stop."""
-    return f"`danlu resume {quote(str(folder))}` goes on."
+    return f"`danlu resume {quote(str(folder))}{again()}` goes on."
 
 
 def restore(session: Session, allow_config_change: bool) -> None:

@@ -79,6 +79,7 @@ class TrainRun(Config):
             "mlp_chunk",
             "save",
             "parallel",
+            "ranks",
         ):
             del tree["engine"][key]
         for key in ("workers", "cache", "trust_times", "limits", *(["pack_tokens"] if self.data.batch.rows else [])):
