@@ -38,7 +38,10 @@ def launch_overrides(
     theirs = [each for each in overrides if each.split("=")[0].split(".")[0] in BLOCKS]
     ours = [each for each in overrides if each not in theirs]
     ranks = ranks or int(environ.get("WORLD_SIZE", "1"))
-    readings = list(read_all(deepspeed_file, accelerate_file, environ, ranks, theirs))
+    try:
+        readings = list(read_all(deepspeed_file, accelerate_file, environ, ranks, theirs))
+    except RecursionError as error:
+        raise UserError(f"{deepspeed_file or accelerate_file}: nested too deeply") from error
     settings = {key: value for reading in readings for key, value in reading.settings.items()}
     typed = {each.split("=")[0] for each in ours}
     if any(key.startswith("data.batch") for key in typed):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, NoReturn
 
 from danlu.core.errors import UserError
@@ -52,7 +53,7 @@ class Block:
 
     def __init__(self, reading: Reading, tree: Mapping[str, Any], place: str = "") -> None:
         self.reading, self.place = reading, place
-        self.left = dict(tree)
+        self.left = {str(key): value for key, value in tree.items()}
 
     def at(self, key: str) -> str:
         """The dotted place of a key."""
@@ -124,8 +125,8 @@ class Block:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value counts something; true and false do not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value counts something; true, false and the infinite do not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 
 def active(value: Any) -> bool:

@@ -54,7 +54,7 @@ def test_without_rows_the_recipe_keeps_its_batch(tree):
     assert "data.batch" not in deepspeed(tree, 4).settings
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "four"])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "four", float("inf"), float("nan")])
 def test_what_is_no_number_of_rows_is_refused(wrong):
     with pytest.raises(UserError, match=MICRO):
         deepspeed({MICRO: wrong}, 1)

@@ -151,6 +151,7 @@ def test_without_files_nothing_changes(resolved):
     ("content", "words"),
     [
         ("{", "not a JSON file"),
+        ('{"ds_cfg": ' + "[" * 800 + "]" * 800 + "}", "nested too deeply"),
         ("[]", "a mapping of keys to values is expected, found list"),
         ('{"bf16": {"enabled": true}, "bf16": {"enabled": false}}', "'bf16' stands there twice"),
         ('{"train_batch_size": 7, "gradient_accumulation_steps": 2}', "train_batch_size 7"),
