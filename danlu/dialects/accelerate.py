@@ -44,7 +44,7 @@ def accelerate(
         reading.becomes("use_cpu true", "engine.device", "cpu")
     wanted = block.whole("num_processes", least=-1)
     if wanted is not None and wanted > 0 and wanted != ranks:
-        reading.told.append(f"{origin}: num_processes {wanted}: a launcher's business; {ranks} at work here")
+        reading.told.append(f"{origin}: num_processes {wanted}: this run has {ranks}; `--gpus {wanted}` starts as many")
     blocks = {key: block.block(key) for key in BLOCKS}
     if blocks["megatron_lm_config"].left:
         block.refuse("megatron_lm_config", "Megatron-LM is not had; say distributed_type: FSDP")

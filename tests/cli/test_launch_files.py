@@ -24,6 +24,19 @@ def told(caplog):
     return lambda words: any(words in line for line in caplog.messages)
 
 
+def launched(module: str, *words: str) -> str:
+    """What a launcher and its processes said, once all went well; none of them is left behind."""
+    command = [sys.executable, "-m", module, *words]
+    launcher = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    try:
+        said = launcher.communicate(timeout=120)[1]
+    finally:
+        if launcher.poll() is None:
+            os.killpg(launcher.pid, signal.SIGKILL)
+    assert launcher.returncode == 0, said
+    return said
+
+
 def settings(folder) -> dict:
     return yaml.safe_load((folder / "run.yaml").read_text())
 
@@ -82,23 +95,23 @@ def test_an_override_inside_a_hydra_file(danlu_says, told, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_batch_is_worked_out_for_as_many_processes_as_are_started(rows, tmp_path):
+    path = write(tmp_path / "ds.json", PLAIN | {"zero_optimization": {"stage": 3}})
+    words = [*rows[:-1], *QUICK, "data.max_length=64", "data.pack_tokens=64"]
+    words += ["data.held_out=0", f"folder={tmp_path / 'run'}"]
+    said = launched("danlu", "train", "sft_lora", *words, "--gpus", "2", "--deepspeed", str(path))
+    assert said.count("x 2 ranks -> data.batch: {rows: 12}") == 1
+    assert settings(tmp_path / "run")["data"]["batch"]["rows"] == 12
+    assert settings(tmp_path / "run")["engine"]["parallel"]["name"] == "zero3"
+
+
+@pytest.mark.slow
 def test_accelerates_own_launcher_starts_a_run(danlu_says, rows, tmp_path):
     path = write(tmp_path / "fsdp.yaml", FSDP2 % "true" + "main_process_port: 0\n")
     quick = [*rows, *QUICK, "data.max_length=64", "data.pack_tokens=64"]
     danlu_says("train", "sft_lora", *quick, f"folder={tmp_path / 'one'}")
     words = ["-m", "danlu", "train", "sft_lora", *quick, f"folder={tmp_path / 'two'}"]
-    launcher = subprocess.Popen(
-        [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(path), *words],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        said = launcher.communicate(timeout=120)[1]
-    finally:
-        if launcher.poll() is None:
-            os.killpg(launcher.pid, signal.SIGKILL)
-    assert launcher.returncode == 0, said
+    said = launched("accelerate.commands.launch", "--config_file", str(path), *words)
     assert "accelerate launch: FSDP 2, fsdp_reshard_after_forward true -> engine.parallel: {name: fsdp}" in said
     assert settings(tmp_path / "two")["engine"]["parallel"]["name"] == "fsdp"
     one, two = ([line["loss"] for line in steps(tmp_path / name)] for name in ("one", "two"))
