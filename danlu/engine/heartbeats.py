@@ -26,6 +26,7 @@ BEHIND_SECONDS = 60.0
 WAITING = "waiting for the other ranks"
 UPDATING = "the update"
 SAVING = "saving"
+SAVING_ALONE = "saving without the others"
 LAST_WORDS_SECONDS = 120.0
 """so long a rank whose launcher died may take to save what it has"""
 
@@ -174,6 +175,11 @@ class Watch:
         """The ranks of this machine whose process is no more."""
         beats = [beat for rank in self.ranks if (beat := self.beat(rank)) and beat.host == self._host]
         return [f"{beat}: its process is gone" for beat in beats if not beat.ended and state_of(beat.pid) == "dead"]
+
+    def are_doing(self, what: str) -> bool:
+        """Whether a living rank of this machine does just that."""
+        beats = [beat for rank in self.ranks if (beat := self.beat(rank)) and beat.host == self._host]
+        return any(beat.doing == what and not beat.ended and state_of(beat.pid) == "alive" for beat in beats)
 
     def behind(self) -> Beat | None:
         """The one rank that all the others have waited for longer than they should."""

@@ -19,7 +19,7 @@ from danlu.data.stream.loader import Stream
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.checkpoint_folder import Writer
 from danlu.engine.engine import Engine
-from danlu.engine.heartbeats import SAVING
+from danlu.engine.heartbeats import SAVING, SAVING_ALONE
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow
@@ -100,7 +100,7 @@ class Session:
         best = progress.best_step == progress.step and self.engine.config.evaluate.keep_best
         if before == (progress.step, best):
             return
-        self.engine.heart.doing(SAVING, progress.step, slow=True)
+        self.engine.heart.doing(SAVING if self.engine.num_ranks > 1 else SAVING_ALONE, progress.step, slow=True)
         progress.cursor = progress.cursor and self.loader.joined(self.engine.ranks.gather(progress.cursor))
         path = self.training.save(self.checkpoints, self.weights(), best=best)
         if path is None:

@@ -27,7 +27,7 @@ from danlu.core.errors import (
     UserError,
 )
 from danlu.core.launcher import ECHO_SECONDS
-from danlu.engine.heartbeats import Watch, beat_path
+from danlu.engine.heartbeats import SAVING_ALONE, Watch, beat_path
 from danlu.runs.meeting import (
     ALONE,
     KILLED,
@@ -249,6 +249,8 @@ class Agent(LocalElasticAgent):
         """End what still runs."""
         self._send(worker_group, signal.SIGTERM)
         self._wait(worker_group, END_SECONDS)
+        if self._watch is not None and self._watch.are_doing(SAVING_ALONE):
+            self._wait(worker_group, SAVE_SECONDS)
         self._send(worker_group, signal.SIGKILL)
         self._wait(worker_group, END_SECONDS)
 
