@@ -17,8 +17,8 @@ ALONE = "1"
 class Ranks:
     """This process among all. Words go through the host's memory, so that no GPU is waited for."""
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, *, size: int = 1) -> None:
+        self.rank, self.count, self.size = rank, count, size
 
     @classmethod
     def open(cls, device: torch.device, *, timeout: timedelta) -> "Ranks":
@@ -40,15 +40,24 @@ class Ranks:
         """Whether it is this process that writes files and speaks for all."""
         return self.rank == 0
 
+    def teams(self, size: int) -> "Ranks":
+        """The same processes, of which so many at a time have the same share."""
+        return Ranks(self.rank, self.count, size=size)
+
+    @property
+    def num_shares(self) -> int:
+        """Shares that are made of what all have."""
+        return self.count // self.size
+
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of what all have."""
-        return list(items[self.rank :: self.count])
+        return list(items[self.rank // self.size :: self.num_shares])
 
     def dealt(self, parts: Sequence[Sequence[T]]) -> list[T]:
         """The whole again, from every process's `share` of it."""
-        whole: list[T | None] = [None] * sum(len(part) for part in parts)
-        for number, part in enumerate(parts):
-            whole[number :: self.count] = part
+        whole: list[T | None] = [None] * sum(len(part) for part in parts[:: self.size])
+        for number, part in enumerate(parts[:: self.size]):
+            whole[number :: self.num_shares] = part
         return whole  # type: ignore[return-value]
 
     def gather(self, value: T) -> list[T]:

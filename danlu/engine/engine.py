@@ -13,6 +13,7 @@ from danlu.core.ranks import Ranks, local_rank
 from danlu.data.packing import Pack
 from danlu.engine.config import EngineConfig
 from danlu.engine.heartbeats import Heart
+from danlu.engine.parallel.base import reading_together
 from danlu.engine.soon import LossNumbers
 from danlu.models.adapters.base import Adapter
 from danlu.models.chunked_mlp import chunk_mlps
@@ -36,6 +37,7 @@ class Engine:
         self.device = device_of(config)
         self.ranks = open_ranks(config)
         self.parallel = config.parallel.among(self.ranks)
+        self.teams = self.ranks.teams(self.parallel.context)
         self.dtype = compute_dtype(config.precision, self.device)
         config.optimizer.check(self.device)
         self._spare: Pack | None = None
@@ -55,13 +57,18 @@ class Engine:
         """Whether every process must make as many forwards and backwards as the others."""
         return self.parallel.in_step
 
+    @property
+    def waits(self) -> bool:
+        """Whether a forward of one process waits for that of another."""
+        return self.in_step or self.parallel.context > 1
+
     def builder(self, model: ModelConfig, adapter: Adapter) -> "ModelBuilder":
         """What an objective asks for its models."""
         return ModelBuilder(self, model, adapter)
 
     def share(self, packs: Sequence[Pack | None]) -> list[Pack]:
         """This process's packs of a global batch; a stream reads no others."""
-        own = self.ranks.share(packs)
+        own = self.teams.share(packs)
         assert all(pack is not None for pack in own)
         return own  # type: ignore[return-value]
 
@@ -95,8 +102,10 @@ class Engine:
     def prepare(self, policy: Policy, num_tokens: int) -> None:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
-        fused = arrange(config, policy, self.device.type, dealt=self.in_step)
-        if self.in_step:
+        policy.context = reading_together(self.parallel, policy, self.ranks)
+        apart = self.in_step or policy.context is not None
+        fused = arrange(config, policy, self.device.type, dealt=apart)
+        if apart:
             return
         worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING
         if not fused and (config.compile is True or worth_it):  # in fused blocks nothing is left for the compiler

@@ -61,7 +61,8 @@ def train_step(
     [[tokens, trained]] = engine.sum_over_ranks(
         [[sum(pack.num_tokens for pack in packs), sum(int((pack.targets >= 0).sum()) for pack in packs)]]
     )
-    return Update(total / count, count, grad_norm, lr, int(tokens), int(trained), metrics)
+    tokens, trained = int(tokens) // engine.parallel.context, int(trained) // engine.parallel.context
+    return Update(total / count, count, grad_norm, lr, tokens, trained, metrics)
 
 
 def sum_gradients(
@@ -79,7 +80,7 @@ def sum_gradients(
         engine.parallel.begin_pack(training.models, last=number == len(made) - 1)
         engine.heart.doing(f"the forward of micro-batch {number}")
         with overflowing(f"activations (the forward of micro-batch {number})"), training.kept:
-            loss = objective.loss(training.models, pack.to(engine.device))
+            loss = objective.loss(training.models, pack.to(engine.device)).share(engine.parallel.context)
             losses += [LossSoon(loss)] if learns else []
         engine.heart.doing(f"the backward of micro-batch {number}")
         with overflowing(f"activations and their gradients (the backward of micro-batch {number})"):
@@ -107,7 +108,7 @@ def agreed(engine: Engine, work: Callable[[], T]) -> T:
     if engine.num_ranks == 1 and problem is not None:
         raise problem
     engine.heart.doing(WAITING)
-    if isinstance(problem, Overflow) and engine.in_step:
+    if isinstance(problem, Overflow) and engine.waits:
         raise MemoryLimit(
             f"process {engine.rank}: out of memory in {problem.term} ({problem.words}), in the middle of what the "
             "others wait for; lower data.pack_tokens, or say engine.gradient_checkpointing=full"

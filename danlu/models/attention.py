@@ -46,7 +46,9 @@ def packed_attention(
         return slot_attention(query, key, value, segments, scale=scale, window=sliding_window, softcap=softcap), None
     segments.uses += 1
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    shared = segments.shared
+    shared, spread = segments.shared, segments.spread
+    if spread is not None:
+        q, k, v = (spread.by_heads(x) for x in (q, k, v))
     if shared is not None:
         q, k, v = (shared.whole(x) for x in (q, k, v))
     if softcap is not None or dropout > 0:
@@ -57,7 +59,8 @@ def packed_attention(
         out = VarlenAttention.apply(q, k, v, segments, scale, sliding_window)
     else:
         out = segment_attention(q, k, v, segments, scale=scale, window=sliding_window)
-    return (out if shared is None else out.index_select(0, shared.firsts_U))[None], None
+    out = out if shared is None else out.index_select(0, shared.firsts_U)
+    return (out if spread is None else spread.by_tokens(out))[None], None
 
 
 AttentionInterface.register(PACKED, packed_attention)

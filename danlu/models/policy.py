@@ -18,6 +18,7 @@ from danlu.models.attention import PACKED
 from danlu.models.beginning import Beginning
 from danlu.models.blocks import blocks_of
 from danlu.models.compiled import compile_blocks
+from danlu.models.context import Context
 from danlu.models.dealt import let_go
 from danlu.models.fused import fuse_lora
 from danlu.models.heads import Head, head_of
@@ -58,6 +59,8 @@ class Policy(nn.Module):
         self._beginning: Beginning | None = None
         self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
         """inside, this process has all weights, where they are dealt out among several"""
+        self.context: Context | None = None
+        """with whom it reads each pack, where several do"""
         fuse_lora(model)
         self.packed = False
         self.packed = self._keeps_segments_apart()
@@ -91,9 +94,9 @@ class Policy(nn.Module):
             shared = None if noisy else shared_in(pack)
             segments = Segments(pack.lengths, pack.input_ids.device, shared=shared)
             if shared is None:
-                return self._stream(pack.input_ids, pack.positions, segments)
+                return self._spread(pack.input_ids, pack.positions, segments)
             ids, positions = (x.index_select(0, shared.firsts_U) for x in (pack.input_ids, pack.positions))
-            return shared.whole(self._stream(ids, positions, segments))
+            return shared.whole(self._spread(ids, positions, segments))
 
     def likelihood(self, pack: Pack, *, embedding_noise: float = 0.0, temperature: float = 1.0) -> Likelihood:
         """Log-probabilities of the pack's targets."""
@@ -171,6 +174,13 @@ class Policy(nn.Module):
         """Let torch's compiler fuse the element-wise work inside each block; lengths of packs may vary."""
         compile_blocks(blocks_of(self.inner)[1])
 
+    def _spread(self, ids: Tensor, positions: Tensor, segments: Segments) -> Tensor:
+        """The same by all processes that share a stream."""
+        if self.context is None:
+            return self._stream(ids, positions, segments)
+        segments.spread = spread = self.context.spread(len(ids))
+        return spread.together(self._stream(spread.own(ids), spread.own(positions), segments))
+
     def _stream(self, ids: Tensor, positions: Tensor, segments: Segments | None = None) -> Tensor:
         known = {"position_ids": positions[None], "segments": segments} if segments is not None else {}
         return self.body(input_ids=ids[None], use_cache=False, **known)[0]
@@ -234,6 +244,8 @@ class Policy(nn.Module):
             T, H = embedded.shape[-2:]
             lengths = torch.tensor(pack.lengths if self.packed else [T], device=embedded.device)
             L = lengths.repeat_interleave(lengths)[:, None]  # of each token's segment
+            if self.context is not None:
+                L = self.context.spread(len(L)).own(L).clamp(min=1)
             noise = torch.empty_like(embedded).uniform_(-1, 1)
             return embedded + noise * (alpha / (L * H).sqrt()).to(embedded.dtype)
 

@@ -5,7 +5,7 @@ N: prompts of a step, G: answers to each.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -28,6 +28,7 @@ from danlu.samples import Conversation, Prompt
 class Rolled(Objective):
     """Draws answers to the prompts of each step and lets rewards judge them."""
 
+    writes: ClassVar[bool] = True
     learns_from = (Prompt, Conversation)
 
     rewards: Annotated[list[Annotated[Reward, rewards]], Field(min_length=1)]

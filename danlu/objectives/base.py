@@ -46,6 +46,13 @@ class Loss:
     metrics: dict[str, tuple[Tensor | float, float]] = field(default_factory=dict)
     values: dict[str, Tensor] = field(default_factory=dict)
 
+    def share(self, count: int) -> "Loss":
+        """What each of several processes counts of the same loss."""
+        if count == 1:
+            return self
+        metrics = {name: (total / count, size / count) for name, (total, size) in self.metrics.items()}
+        return Loss(self.total / count, self.count / count, metrics, self.values)
+
 
 @dataclass(frozen=True, slots=True)
 class Words:
@@ -79,6 +86,8 @@ class Objective(Part):
     """What is optimised: which samples it learns from, which models it needs, and its loss."""
 
     learns_from: ClassVar[tuple[type[Sample], ...]]
+    writes: ClassVar[bool] = False
+    """whether it learns from answers that are written meanwhile"""
 
     @property
     def answers(self) -> int:

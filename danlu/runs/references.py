@@ -51,9 +51,9 @@ def alone(path: Path, name: str, ranks: Ranks) -> AbstractContextManager[object]
 def worked_out(objective: Objective, engine: Engine, policy: Policy, rows: TokenSet, capacity: int) -> np.ndarray:
     """[answers of all rows] fp32, row after row; each process works on its share of the packs."""
     log.info("%s: the reference of %s answers is worked out", rows.name, f"{rows.num_answers:,}")
-    every, ranks = Rows([rows]), engine.ranks
+    every, ranks = Rows([rows]), engine.teams
     packs = best_fit(rows.lengths.tolist(), capacity)
-    own, most = ranks.share(packs), -(-len(packs) // ranks.count)
+    own, most = ranks.share(packs), -(-len(packs) // ranks.num_shares)
     found = []
     for number in range(most if engine.in_step else len(own)):
         pack = every.pack(own[number] if number < len(own) else packs[0])

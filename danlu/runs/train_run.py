@@ -66,6 +66,13 @@ class TrainRun(Config):
             raise ValueError(f"objective {names[0]} with adapter {names[1]}: {why}")
         return self
 
+    @model_validator(mode="after")
+    def _answers_are_written_by_each_alone(self) -> Self:
+        if self.engine.parallel.context > 1 and self.objective.writes:
+            name = objectives.name_of(self.objective)
+            raise ValueError(f"engine.parallel.context: processes that read together do not write; {name} wants 1")
+        return self
+
     def must_not_change(self) -> dict[str, Any]:
         """What decides the numbers. Workers, memory, speed and reporting may differ in a resumed run."""
         tree = self.model_dump(mode="json")

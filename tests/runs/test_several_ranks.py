@@ -7,10 +7,12 @@ from shutil import rmtree
 import pytest
 from safetensors.torch import load_file
 
+from danlu.core.errors import UserError
 from danlu.engine.metrics import read_metrics
+from danlu.runs.recipe import load_recipe
 from danlu.runs.start import start
 from tests.runs.several import several
-from tests.runs.small_run import FULL, SmallRun
+from tests.runs.small_run import FULL, SmallRun, write_rows
 from tests.runs.test_preference_runs import PAIRS
 from tests.runs.test_rollout_runs import OBJECTIVE, PPO
 
@@ -157,3 +159,42 @@ def test_every_adapter_learns_what_is_dealt_out(small, tmp_path, settings):
     assert several(2, words) == [0, 0]
     same_curve(tmp_path / "two", tmp_path / "one")
     same_weights(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize("parallel", ["{name: ddp, context: 2}", "{name: fsdp, context: 2}"])
+@pytest.mark.parametrize("objective", ["sft", "dpo"])
+def test_processes_that_read_packs_together_learn_what_one_learns(small, tmp_path, parallel, objective):
+    run = small(objective, *FULL)
+    run.go(tmp_path / "one")
+    words = ["sft_lora", *run.words(tmp_path / "two"), f"engine.parallel={parallel}"]
+    assert several(2, words) == [0, 0]
+    same_curve(tmp_path / "two", tmp_path / "one")
+    same_weights(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["engine.parallel=fsdp", "engine.optimizer=muon"], "leaves each process some rows of every weight"),
+        (["engine.parallel=zero2", "engine.offload_activations=true"], "say gradient_checkpointing: full"),
+        (["engine.parallel={name: ddp, context: 2}", "objective=grpo"], "do not write; grpo wants 1"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused_before_anything_loads(words, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe("sft_lora", ["data.sources=[]", *words])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["model.path=builtin:tiny-bloom", "engine.parallel=fsdp"], "reads segments one after another"),
+        (["engine.parallel={name: ddp, context: 3}"], "3 must divide the 2 processes"),
+    ],
+)
+def test_what_only_the_model_tells_is_refused_before_a_step(small, tmp_path, monkeypatch, settings, message):
+    monkeypatch.chdir(tmp_path)
+    run = small("sft", *settings)
+    write_rows(run.rows)
+    assert several(2, ["sft_lora", *run.words(tmp_path / "two")])[0] in (2, 4)
+    assert message in Path("error-0.txt").read_text()

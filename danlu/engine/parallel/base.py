@@ -4,11 +4,16 @@ from datetime import timedelta
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import PositiveFloat, PositiveInt
+from torch import distributed
+from torch.distributed import ProcessGroup
 
+from danlu.core.errors import UserError
 from danlu.core.parts import Folder, Part
 from danlu.core.ranks import Ranks
+from danlu.models.context import Context
 from danlu.models.masters import Masters
+from danlu.models.policy import Policy
 from danlu.objectives.base import Models, together
 
 Stage = Literal["ddp", "zero1", "zero2", "zero3"]
@@ -24,6 +29,8 @@ class Parallel(Part):
 
     timeout_minutes: PositiveFloat = 60.0
     """how long a process waits for the others before the run ends"""
+    context: PositiveInt = 1
+    """processes that read each pack together, for rows that are too long for one; the heads are dealt out among them"""
 
     @property
     def timeout(self) -> timedelta:
@@ -48,6 +55,26 @@ class Parallel(Part):
 
     def begin_pack(self, models: Models, *, last: bool) -> None:
         """Before the forward of each pack of a step."""
+
+
+def reading_together(parallel: Parallel, policy: Policy, ranks: Ranks) -> Context | None:
+    """With whom this process reads its packs; every process must ask."""
+    size = parallel.context
+    if size == 1 or ranks.count == 1:
+        return None
+    config = policy.inner.config.get_text_config()
+    heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    if ranks.count % size or any(each % size for each in heads):
+        raise UserError(
+            f"engine.parallel.context: {size} must divide the {ranks.count} processes, and the model's {heads[0]} "
+            f"heads and {heads[1]} key heads"
+        )
+    if not policy.packed:
+        raise UserError(f"engine.parallel.context: {type(policy.inner).__name__}'s attention cannot read packs; say 1")
+    groups = [distributed.new_group(range(first, first + size)) for first in range(0, ranks.count, size)]
+    own = groups[ranks.rank // size]
+    assert isinstance(own, ProcessGroup)
+    return Context(own, ranks.rank % size, size)
 
 
 parallels = Folder("danlu.engine.parallel", Parallel)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from danlu.models.context import Spread
 from danlu.models.kernels.shared_prefix import Shared
 
 LONGEST_BLOCK = 512
@@ -50,6 +51,8 @@ class Segments:
         shared: Shared | None = None,
     ) -> None:
         self.shared = shared
+        self.spread: Spread | None = None
+        """how processes share the tokens, where several do"""
         self.lengths = list(lengths)
         self.ends = torch.tensor(self.lengths).cumsum(0).tolist()
         self.longest_block = longest_block
