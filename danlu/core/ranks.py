@@ -1,7 +1,9 @@
 """The processes that train together, and what they tell one another. A process of its own tells nobody anything."""
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,6 +21,8 @@ class Ranks:
 
     def __init__(self, rank: int = 0, count: int = 1, *, size: int = 1) -> None:
         self.rank, self.count, self.size = rank, count, size
+        self.waited = 0.0
+        """seconds in which this process waited for what others had to say"""
 
     @classmethod
     def open(cls, device: torch.device, *, timeout: timedelta) -> "Ranks":
@@ -65,7 +69,8 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[T | None] = [None] * self.count
-        distributed.all_gather_object(values, value)
+        with self._waiting():
+            distributed.all_gather_object(values, value)
         return values  # type: ignore[return-value]
 
     def first(self, value: T) -> T:
@@ -76,8 +81,15 @@ class Ranks:
         """Sum tensors over all processes, in place; those of a GPU on it, and nobody waits for the result."""
         if self.count == 1:
             return
-        for work in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
-            work.wait()  # type: ignore[union-attr]
+        with self._waiting():
+            for work in [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                work.wait()  # type: ignore[union-attr]
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - began
 
     def close(self) -> None:
         """Part from the others."""

@@ -43,6 +43,7 @@ def fit(session: Session, listener: Listener, stop: Stop) -> None:
 def learn(session: Session, step: Step, listener: Listener, stop: Stop) -> None:
     """Make one step, or answer what is not finite in it."""
     started, problem = time.perf_counter(), None
+    before = session.engine.ranks.waited
     training = session.training
     seed_step(session.engine.config.seed, training.progress.step, session.engine.rank)
     packs = session.room.fitted(session.engine.share(step.packs))
@@ -53,6 +54,8 @@ def learn(session: Session, step: Step, listener: Listener, stop: Stop) -> None:
     except Overflow as overflow:
         problem = Overflow(*overflow.args)  # another, without the frames that still hold the step's tensors
     else:
+        if session.engine.num_ranks > 1:
+            step.waited = {**step.waited, "others_seconds": session.engine.ranks.waited - before}
         listener.on_step(advance(session, step, update, time.perf_counter() - started))
         session.room.measure()
     if problem is not None:
@@ -84,6 +87,7 @@ def advance(session: Session, step: Step, update: Update, seconds: float) -> Ste
         trained_tokens=update.trained_tokens,
         seconds=seconds,
         tokens_per_second=speed,
+        ranks=session.engine.num_ranks,
         mfu=session.utilisation(speed),
         memory_bytes=session.room.peak,
         metrics=update.metrics | step.facts,

@@ -39,6 +39,9 @@ class StepRecord:
     """tokens of this step that the loss counted"""
     seconds: float
     tokens_per_second: float
+    """of all processes together"""
+    ranks: int = 1
+    """processes that made it"""
     mfu: float | None = None
     """share of the device's peak arithmetic, where the peak is known"""
     memory_bytes: int | None = None
@@ -48,7 +51,10 @@ class StepRecord:
     waited_seconds: float = 0.0
     """what came before the step: its rows were read, or its answers were written and judged"""
     waited: Mapping[str, float] = field(default_factory=dict)
-    """what of that went where, and how fast it was: seconds of writing and judging, the answers' tokens a second"""
+    """what of that went where, and how fast it was: seconds of writing and judging, the answers' tokens a second
+
+    `others_seconds` are of the step itself: those in which the first process waited for the others or summed with them.
+    """
     samples: Sequence[Mapping[str, Any]] = ()
     """what was written for this step"""
     skipped: bool = False

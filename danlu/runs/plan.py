@@ -111,6 +111,7 @@ def planner_of(run: TrainRun, device: Device, ranks: int = 1) -> tuple[Planner, 
         device,
         longest=row,
         most=(config.batch.tokens or rows * row) // ranks,
+        ranks=ranks,
     )
     return planner, dtype
 

@@ -44,6 +44,7 @@ from danlu.objectives.base import Learning, Models, Words, together
 from danlu.runs.folder import RunFolder
 from danlu.runs.identity import identity
 from danlu.runs.plan import here, planner_of
+from danlu.runs.rank_log import speaking
 from danlu.runs.references import give_references
 from danlu.runs.train_run import TrainRun
 
@@ -59,7 +60,13 @@ def train(run: TrainRun, folder: RunFolder, *, resume: bool = False, allow_confi
     heart = Heart(folder.ranks if ranks.count > 1 else None, ranks.rank)
     guard = Guard.of(folder.ranks, ranks.rank, ranks.count, run.engine.ranks.hang_seconds)
     echo = ECHO_SECONDS if ranks.count > 1 else 0.0
-    with held(folder, ranks), Stop(echo_seconds=echo, quiet=not ranks.leads) as stop, heart, guard:
+    with (
+        held(folder, ranks),
+        Stop(echo_seconds=echo, quiet=not ranks.leads) as stop,
+        heart,
+        guard,
+        speaking(folder, ranks),
+    ):
         if ranks.leads:
             open_folder(run, folder, resume)
         with stop.at_once(f"stopped before training. {how_to_resume(folder)}"), nothing_begun(folder, resume, ranks):

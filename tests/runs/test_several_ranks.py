@@ -177,7 +177,10 @@ def test_processes_that_read_packs_together_learn_what_one_learns(small, tmp_pat
     [
         (["engine.parallel=fsdp", "engine.optimizer=muon"], "leaves each process some rows of every weight"),
         (["engine.parallel=zero2", "engine.offload_activations=true"], "say gradient_checkpointing: full"),
-        (["engine.parallel={name: ddp, context: 2}", "objective=grpo"], "do not write; grpo wants 1"),
+        (
+            ["engine.parallel={name: ddp, context: 2}", "objective={name: grpo, rewards: [length]}"],
+            "do not write; grpo wants 1",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused_before_anything_loads(words, message):
@@ -198,3 +201,14 @@ def test_what_only_the_model_tells_is_refused_before_a_step(small, tmp_path, mon
     write_rows(run.rows)
     assert several(2, ["sft_lora", *run.words(tmp_path / "two")])[0] in (2, 4)
     assert message in Path("error-0.txt").read_text()
+
+
+def test_the_first_process_speaks_for_all_and_the_others_keep_a_log(small, tmp_path):
+    run = small("sft", "engine.steps=2", *SMOOTH)
+    write_rows(run.rows)
+    assert several(2, ["sft_lora", *run.words(tmp_path / "two")]) == [0, 0]
+    assert "trainable params" in (tmp_path / "two/ranks/rank-1.log").read_text()
+    for line in numbers(tmp_path / "two"):
+        if line["event"] == "step":
+            assert line["ranks"] == 2
+            assert line["waited"]["others_seconds"] > 0

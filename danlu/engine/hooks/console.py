@@ -98,6 +98,12 @@ class Clock:
         reward = record.metrics.get("reward")
         figures = [] if reward is None else [f"reward {reward:.4f}"]
         figures += [f"loss {record.loss:.4f}", f"lr {record.lr:.2e}", f"{record.tokens_per_second:,.0f} tokens/s"]
+        if record.ranks > 1:
+            share = record.waited.get("others_seconds", 0.0) / max(record.seconds, 1e-9)
+            figures += [
+                f"{record.tokens_per_second / record.ranks:,.0f} each of {record.ranks}",
+                f"{share:.0%} waiting",
+            ]
         figures += [f"mfu {record.mfu:.0%}"] if record.mfu is not None else []
         figures += [f"{record.memory_bytes / 2**30:.1f} GiB"] if record.memory_bytes is not None else []
         figures += [f"{left} left"]

@@ -44,6 +44,11 @@ class Sharded(Parallel):
     """what waits in the host's memory while it is not needed; params are the weights and all that learns of them"""
 
     @property
+    def moved(self) -> Literal["none", "all"]:
+        """See `Parallel`."""
+        return "all" if self.offload == "params" else "none"
+
+    @property
     def needs_rows(self) -> str | None:
         """See `Parallel`."""
         return "leaves each process some rows of every weight"

@@ -33,6 +33,11 @@ class Parallel(Part):
     """processes that read each pack together, for rows that are too long for one; the heads are dealt out among them"""
 
     @property
+    def moved(self) -> Literal["none", "all"]:
+        """What waits in the host's memory, in the planner's words."""
+        return "none"
+
+    @property
     def timeout(self) -> timedelta:
         """The same as a time."""
         return timedelta(minutes=self.timeout_minutes)

@@ -49,8 +49,11 @@ class OutlineBuilder:
 
 
 class Planner:
-    """What a recipe needs of a kind of device. `longest` is the most tokens of a row, `most` those of a device's share
-    of the global batch: no pack is smaller than the one or need be larger than the other."""
+    """What a recipe needs of a kind of device, of which `ranks` share the run as the recipe says.
+
+    `longest` is the most tokens of a row, `most` those of a device's share of the global batch: no pack is smaller than
+    the one or need be larger than the other.
+    """
 
     def __init__(
         self,
@@ -62,9 +65,10 @@ class Planner:
         *,
         longest: int,
         most: int,
+        ranks: int = 1,
     ) -> None:
         self.build, self.objective, self.engine, self.dtype, self.device = build, objective, engine, dtype, device
-        self.longest, self.most = longest, max(longest, most)
+        self.longest, self.most, self.ranks = longest, max(longest, most), ranks
         models: Models = objective.models(build)  # type: ignore[arg-type]
         self.models: dict[str, Outline] = models  # type: ignore[assignment]
         self.policy = self.models["policy"]
@@ -78,7 +82,7 @@ class Planner:
 
     def on(self, build: OutlineBuilder) -> "Planner":
         """The same for other models."""
-        rows = {"longest": self.longest, "most": self.most}
+        rows = {"longest": self.longest, "most": self.most, "ranks": self.ranks}
         return Planner(build, self.objective, self.engine, self.dtype, self.device, **rows)
 
     def _arrange(self) -> None:
@@ -87,7 +91,9 @@ class Planner:
         """bytes that blocks hold beside their weights, such as a second order of the same numbers"""
         try:
             with Live() as live, self.as_if:
-                arrange(self.engine, self.policy, self.device.kind)
+                arrange(
+                    self.engine, self.policy, self.device.kind, dealt=self.ranks > 1 and self.engine.parallel.in_step
+                )
             self.beside = live.beyond((*self.policy.parameters(), *self.policy.buffers()))
         except (RuntimeError, AssertionError) as error:
             log.info("blocks are planned operation by operation: %s", str(error).partition("\n")[0])
@@ -96,6 +102,12 @@ class Planner:
     def holdings(self) -> Holdings:
         """What one device alone would hold all the time."""
         return holdings(self.models, self.masters, self.engine.optimizer, self.beside)
+
+    @property
+    def held(self) -> Holdings:
+        """What each device holds all the time."""
+        parallel = self.engine.parallel
+        return self.holdings if self.ranks == 1 else self.dealt(parallel.stage, self.ranks, parallel.moved)
 
     def dealt(self, parallel: Parallel, ranks: int, offload: Moved = "none") -> Holdings:
         """Each device's share among several."""
@@ -123,7 +135,7 @@ class Planner:
         found = self.footprint(choice.pack_tokens)
         kept = found.kept(choice.recomputed)
         working = found.peak(choice.recomputed) - kept
-        held = held or self.holdings
+        held = held or self.held
         return Plan(choice, self.device, held, kept, working, self.num_blocks, found.kept(0), self.activation_factor)
 
     @property
