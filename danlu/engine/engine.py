@@ -68,15 +68,16 @@ class Engine:
 
     def share(self, packs: Sequence[Pack | None]) -> list[Pack]:
         """This process's packs of a global batch; a stream reads no others."""
+        self._spare = next((pack for pack in packs if pack is not None), self._spare)
         own = self.teams.share(packs)
         assert all(pack is not None for pack in own)
         return own  # type: ignore[return-value]
 
     def filled(self, packs: list[Pack], count: int) -> list[Pack]:
-        """Packs, and after them one more often than it is learnt from, until there are as many as others have."""
-        self._spare = packs[-1] if packs else self._spare
-        assert self._spare is not None, "a process has no pack of the first step, and would keep all others waiting"
-        return packs + [self._spare] * (count - len(packs))
+        """A share, and after it a pack that is not learnt from, until there are as many as others have."""
+        missing = count - len(packs)
+        assert not missing or self._spare is not None, "a stream gave a process nothing, and all others would wait"
+        return packs + [self._spare] * missing  # type: ignore[list-item]
 
     def sum_losses(self, losses: Sequence[LossNumbers]) -> tuple[float, dict[str, float]]:
         """The summed loss, and every metric as its mean, over all packs and ranks."""

@@ -148,7 +148,8 @@ class Session:
         policy = self.training.models["policy"].eval()
         every = [pack for packs in self.held_out.values() for pack in packs]
         ranks = Ranks() if self.learning.measures_together else self.engine.teams
-        own, most = ranks.share(every), -(-len(every) // ranks.num_shares)
+        own = every if self.learning.measures_together else self.engine.share(every)
+        most = -(-len(every) // ranks.num_shares)
         measured_here = self.engine.filled(own, most) if self.engine.in_step else own
         try:
             with torch.no_grad(), self.training.measured():

@@ -24,9 +24,12 @@ def speaking(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
     for handler, level in before:
         handler.setLevel(max(level, logging.WARNING))
     root.addHandler(file)
+    heard = root.level
+    root.setLevel(min(heard, logging.INFO))
     try:
         yield
     finally:
+        root.setLevel(heard)
         root.removeHandler(file)
         file.close()
         for handler, level in before:

@@ -178,7 +178,7 @@ def test_processes_that_read_packs_together_learn_what_one_learns(small, tmp_pat
         (["engine.parallel=fsdp", "engine.optimizer=muon"], "leaves each process some rows of every weight"),
         (["engine.parallel=zero2", "engine.offload_activations=true"], "say gradient_checkpointing: full"),
         (
-            ["engine.parallel={name: ddp, context: 2}", "objective={name: grpo, rewards: [length]}"],
+            ["engine.parallel={name: ddp, context: 2}", "objective={name: grpo, rewards: [{name: length, most: 5}]}"],
             "do not write; grpo wants 1",
         ),
     ],
@@ -201,6 +201,14 @@ def test_what_only_the_model_tells_is_refused_before_a_step(small, tmp_path, mon
     write_rows(run.rows)
     assert several(2, ["sft_lora", *run.words(tmp_path / "two")])[0] in (2, 4)
     assert message in Path("error-0.txt").read_text()
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_step_may_have_fewer_packs_than_there_are_processes(small, tmp_path, parallel):
+    run = small("sft", "data.batch.rows=1", "data.held_out=1", "engine.steps=4", *SMOOTH)
+    run.go(tmp_path / "one")
+    assert several(3, ["sft_lora", *run.words(tmp_path / "three"), f"engine.parallel={parallel}"]) == [0, 0, 0]
+    same_curve(tmp_path / "three", tmp_path / "one")
 
 
 def test_the_first_process_speaks_for_all_and_the_others_keep_a_log(small, tmp_path):
