@@ -207,7 +207,7 @@ def test_held_out_pairs_are_told_by_accuracy_mean_and_deviation_of_each_file_and
         ]
         for name, packs in deltas.items()
     }
-    found = held_out_loss(lambda pack: pack, measure)
+    found = held_out_loss(measure)
     assert found.metrics["accuracy"] == pytest.approx(2 / 4)
     assert found.metrics["accuracy/a"] == pytest.approx(1 / 3)
     assert found.metrics["accuracy/b"] == 1.0

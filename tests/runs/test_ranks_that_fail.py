@@ -91,7 +91,7 @@ def full_on_rank_1(rank: int) -> None:
         SFT.loss = once  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_stop_of_one_is_one_of_all_and_others_go_on_with_it(small, tmp_path, parallel):
     run = small(f"engine.parallel={parallel}")
     words = ["sft_lora", *run.words(tmp_path / "run")]
@@ -103,7 +103,14 @@ def test_a_stop_of_one_is_one_of_all_and_others_go_on_with_it(small, tmp_path, p
     same_weights(tmp_path / "run", tmp_path / "oracle")
 
 
-@pytest.mark.parametrize(("first", "then"), [("ddp", "fsdp"), ("fsdp", "zero1"), ("fsdp", "ddp")])
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("fsdp", "ddp"),
+        pytest.param("ddp", "fsdp", marks=pytest.mark.slow),
+        pytest.param("fsdp", "zero1", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_goes_on_with_more_processes_that_share_otherwise(small, tmp_path, first, then):
     run = small(*FULL)
     words = ["sft_lora", *run.words(tmp_path / "run")]
@@ -116,8 +123,16 @@ def test_a_run_goes_on_with_more_processes_that_share_otherwise(small, tmp_path,
     assert leftovers(tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("kill", [kills_rank_0, kills_rank_1])
+@pytest.mark.parametrize(
+    ("parallel", "kill"),
+    [
+        ("fsdp", kills_rank_1),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("ddp", kills_rank_0), ("ddp", kills_rank_1), ("fsdp", kills_rank_0))
+        ),
+    ],
+)
 def test_a_killed_process_ends_the_others_and_the_run_goes_on_from_what_was_saved(small, tmp_path, parallel, kill):
     run = small(f"engine.parallel={parallel}")
     words = ["sft_lora", *run.words(tmp_path / "run")]
@@ -132,7 +147,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on_from_what_was_save
     same_weights(tmp_path / "run", tmp_path / "oracle")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_a_loss_of_one_that_is_no_number_is_skipped_by_all(small, tmp_path, parallel):
     run = small(f"engine.parallel={parallel}", "engine.on_nonfinite=skip")
     words = ["sft_lora", *run.words(tmp_path / "run")]

@@ -97,7 +97,7 @@ def same_weights(found: Path, expected: Path) -> None:
             assert (mine[name] - other).abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_a_reference_is_worked_out_by_all(small, tmp_path, parallel):
     run = small("dpo", *SMOOTH, "objective={name: dpo, reference: precomputed}")
     run.go(tmp_path / "one")
@@ -107,9 +107,17 @@ def test_a_reference_is_worked_out_by_all(small, tmp_path, parallel):
     same_curve(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp", "zero1", "zero2"])
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_two_processes_learn_what_one_learns(small, tmp_path, parallel, objective):
+EVERY_TIME = {("sft", "ddp"), ("sft", "zero2"), ("dpo", "fsdp"), ("reward", "zero1")}
+"""of all pairs, which are `slow` together"""
+MATRIX = [
+    pytest.param(objective, parallel, marks=[] if (objective, parallel) in EVERY_TIME else [pytest.mark.slow])
+    for objective in OBJECTIVES
+    for parallel in ("ddp", "fsdp", "zero1", "zero2", "zero3")
+]
+
+
+@pytest.mark.parametrize(("objective", "parallel"), MATRIX)
+def test_two_processes_learn_what_one_learns(small, tmp_path, objective, parallel):
     run = small(objective, *SMOOTH)
     run.go(tmp_path / "one")
     words = ["sft_lora", *run.words(tmp_path / "two"), f"engine.parallel={parallel}"]
@@ -118,7 +126,7 @@ def test_two_processes_learn_what_one_learns(small, tmp_path, parallel, objectiv
     same_weights(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_whole_weights_learn_alike(small, tmp_path, parallel):
     run = small("sft", *FULL)
     run.go(tmp_path / "one")
@@ -128,8 +136,13 @@ def test_whole_weights_learn_alike(small, tmp_path, parallel):
     same_weights(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["ppo", "grpo"])
+@pytest.mark.parametrize(
+    ("name", "parallel"),
+    [
+        ("ppo", "fsdp"),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in (("ppo", "ddp"), ("grpo", "ddp"), ("grpo", "fsdp"))),
+    ],
+)
 def test_answers_and_what_is_learnt_from_them_do_not_depend_on_who_writes(prompts, tmp_path, parallel, name):
     words = prompts(name)
     start("grpo", [*words, "folder=one"])
@@ -140,6 +153,7 @@ def test_answers_and_what_is_learnt_from_them_do_not_depend_on_who_writes(prompt
     assert one == two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -161,9 +175,16 @@ def test_every_adapter_learns_what_is_dealt_out(small, tmp_path, settings):
     same_weights(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.parametrize("parallel", ["{name: ddp, context: 2}", "{name: fsdp, context: 2}"])
-@pytest.mark.parametrize("objective", ["sft", "dpo"])
-def test_processes_that_read_packs_together_learn_what_one_learns(small, tmp_path, parallel, objective):
+@pytest.mark.parametrize(
+    ("objective", "parallel"),
+    [
+        ("dpo", "{name: fsdp, context: 2}"),
+        pytest.param("sft", "{name: fsdp, context: 2}", marks=pytest.mark.slow),
+        pytest.param("sft", "{name: ddp, context: 2}", marks=pytest.mark.slow),
+        pytest.param("dpo", "{name: ddp, context: 2}", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_read_packs_together_learn_what_one_learns(small, tmp_path, objective, parallel):
     run = small(objective, *FULL)
     run.go(tmp_path / "one")
     words = ["sft_lora", *run.words(tmp_path / "two"), f"engine.parallel={parallel}"]
@@ -203,7 +224,17 @@ def test_what_only_the_model_tells_is_refused_before_a_step(small, tmp_path, mon
     assert message in Path("error-0.txt").read_text()
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [["engine.parallel=ddp"], ["engine.parallel={name: zero3, context: 2}"]])
+def test_four_processes_do(small, tmp_path, settings):
+    run = small("sft", "data.batch.rows=12", *FULL)
+    run.go(tmp_path / "one")
+    assert several(4, ["sft_lora", *run.words(tmp_path / "four"), *settings]) == [0, 0, 0, 0]
+    same_curve(tmp_path / "four", tmp_path / "one")
+    same_weights(tmp_path / "four", tmp_path / "one")
+
+
+@pytest.mark.parametrize("parallel", [pytest.param("ddp", marks=pytest.mark.slow), "fsdp"])
 def test_a_step_may_have_fewer_packs_than_there_are_processes(small, tmp_path, parallel):
     run = small("sft", "data.batch.rows=1", "data.held_out=1", "engine.steps=4", *SMOOTH)
     run.go(tmp_path / "one")

@@ -350,9 +350,9 @@ def test_what_a_model_knew_before_is_measured_once(train, monkeypatch):
     measured: list[int] = []
     held_out_loss = session.held_out_loss
 
-    def counting(measure, sources):
+    def counting(sources):
         measured.append(1)
-        return held_out_loss(measure, sources)
+        return held_out_loss(sources)
 
     monkeypatch.setattr(session, "held_out_loss", counting)
     settings = ("engine.steps=1", "data.held_out=4")
