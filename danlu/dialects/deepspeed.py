@@ -89,7 +89,7 @@ def offloaded(zero: Block, key: str) -> bool:
 def deal_out(reading: Reading, found: str, name: str, moved: Sequence[str]) -> None:
     """`engine.parallel`; `moved` are the keys that ask for the processor's memory.
 
-    Weights and all that learns of them move together.
+    Where weights move, all that learns of them moves too.
     """
     moving = []
     for key in moved:
@@ -99,7 +99,7 @@ def deal_out(reading: Reading, found: str, name: str, moved: Sequence[str]) -> N
             reading.not_needed(key, f"{name} keeps whole weights on each GPU; only stage 3 can move them")
         else:
             moving.append(key)
-    offload = {"offload": "params"} if moving else {}
+    offload = {"offload": "optimizer" if set(moving) == {STATES} else "params"} if moving else {}
     words = [found, *(f"{key} cpu" for key in moving)]
     reading.becomes(", ".join(words), "engine.parallel", {"name": name} | offload)
 

@@ -16,10 +16,12 @@ class DealtMasters(Masters):
     """What FSDP2 has left to this process of the weights that learn, in fp32, as plain parameters over the same memory.
 
     The model computes with what is gathered of them, in less precision. What is not dealt out, every process has whole.
+    `on_host`: the masters are copies in the host's memory, and so is all that an optimiser keeps of them.
     """
 
-    def __init__(self, module: nn.Module, dtype: torch.dtype, ranks: Ranks) -> None:
+    def __init__(self, module: nn.Module, dtype: torch.dtype, ranks: Ranks, *, on_host: bool = False) -> None:
         self._begin()
+        self.on_host = on_host
         self.module, self.dtype, self.ranks = module, dtype, ranks
         learning = {name: each for name, each in module.named_parameters() if each.requires_grad}
         self._dealt = {name: each for name, each in learning.items() if isinstance(each, DTensor)}
@@ -29,8 +31,13 @@ class DealtMasters(Masters):
             if isinstance(each, DTensor) and not each.requires_grad
         }
         self.parameters = {
-            name: nn.Parameter(own(each)) if isinstance(each, DTensor) else each for name, each in learning.items()
+            name: nn.Parameter(self._placed(own(each))) if name in self._dealt else each
+            for name, each in learning.items()
         }
+
+    def _placed(self, value: Tensor) -> Tensor:
+        """Where masters lie."""
+        return value.to("cpu", copy=True) if self.on_host else value
 
     def rows(self, name: str, rank: int) -> tuple[int, int] | None:
         """The first row of a weight that is a process's own, and the one after its last; None where all are."""
@@ -50,9 +57,9 @@ class DealtMasters(Masters):
         for name, value in {**others, **values}.items():
             like = self._dealt.get(name, self._frozen.get(name))
             if like is not None:
-                value = DTensor.from_local(
-                    value.to(like.device), like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
-                ).full_tensor()
+                mesh, shape = like.device_mesh, {"shape": like.shape, "stride": like.stride()}
+                rows = DTensor.from_local(value.to(mesh.device_type), mesh, like.placements, **shape)
+                value = rows.full_tensor()
             if self.ranks.leads:
                 found[name] = value.to("cpu", self.dtype if everything and value.is_floating_point() else None)
         return found
@@ -60,13 +67,25 @@ class DealtMasters(Masters):
     @contextmanager
     def showing(self, values: Mapping[str, Tensor]) -> Iterator[None]:
         """See `Masters`."""
-        with super().showing(values):
-            self.publish()
+        there = {name: own(self._dealt.get(name, self.parameters[name])) for name in values}
+        before = {name: each.clone() for name, each in there.items()}
+        try:
+            self._put(there, values)
             yield
-        self.publish()
+        finally:
+            self._put(there, before)
 
     def publish(self) -> None:
-        """Let go of what was gathered before the update."""
+        """Bring masters from the host to the model, and let go of what was gathered before."""
+        if self.on_host:
+            self._put({name: own(each) for name, each in self._dealt.items()}, self.parameters)
+        else:
+            let_go(self.module)
+
+    @torch.no_grad()
+    def _put(self, there: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        for name, place in there.items():
+            place.copy_(values[name], non_blocking=True)
         let_go(self.module)
 
     def apart(self) -> list[Tensor]:
@@ -85,7 +104,8 @@ class DealtMasters(Masters):
         """Take the rows of the gradients that FSDP has summed."""
         for name, parameter in self._dealt.items():
             gradient = parameter.grad
-            self.parameters[name].grad = gradient.to_local() if isinstance(gradient, DTensor) else None
+            self.parameters[name].grad = self._placed(own(gradient)) if gradient is not None else None
+            parameter.grad = None
         super().collect(every=every)
 
     def clear(self) -> None:
@@ -93,4 +113,4 @@ class DealtMasters(Masters):
         super().clear()
         for parameter in self._dealt.values():
             parameter.grad = None
-        self.publish()
+        let_go(self.module)

@@ -66,7 +66,7 @@ def test_clipping(given, meant):
     ("zero", "meant"),
     [
         (True, {"name": "zero1"}),
-        ({"stage": 2, "cpu_offload": True}, {"name": "zero2", "offload": "params"}),
+        ({"stage": 2, "cpu_offload": True}, {"name": "zero2", "offload": "optimizer"}),
         ({"stage": 3, "cpu_offload_params": True}, {"name": "zero3", "offload": "params"}),
         ({"stage": 3, "offload_param": {"device": "none"}}, {"name": "zero3"}),
         ({"stage": 2, "offload_param": {"device": "cpu"}}, {"name": "zero2"}),  # only stage 3 can move weights

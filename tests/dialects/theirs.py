@@ -38,7 +38,7 @@ LLMBOX: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "ds_z0_bf16.json": ({"stage": 0}, {"name": "ddp"}),
     "ds_z1_bf16.json": (Z1, {"name": "zero1"}),
     "ds_z2_bf16.json": (Z2, {"name": "zero2"}),
-    "ds_z2_offload_optim_bf16.json": (Z2 | {"offload_optimizer": CPU}, {"name": "zero2", "offload": "params"}),
+    "ds_z2_offload_optim_bf16.json": (Z2 | {"offload_optimizer": CPU}, {"name": "zero2", "offload": "optimizer"}),
     "ds_z3_bf16.json": (Z3, {"name": "zero3"}),
     "ds_z3_offload_param_bf16.json": (Z3 | {"offload_param": CPU}, {"name": "zero3", "offload": "params"}),
     "ds_z3_offload_param_optim_bf16.json": (

@@ -40,13 +40,13 @@ class Sharded(Parallel):
     sums_once: ClassVar[bool] = False
     """whether gradients are dealt out after the last pack of a step only"""
 
-    offload: Literal["none", "params"] = "none"
-    """what waits in the host's memory while it is not needed; params are the weights and all that learns of them"""
+    offload: Literal["none", "optimizer", "params"] = "none"
+    """what a GPU leaves in the host's memory, where it is updated: the optimiser's share, or with it the weights"""
 
     @property
-    def moved(self) -> Literal["none", "all"]:
+    def moved(self) -> Literal["none", "optimizer", "all"]:
         """See `Parallel`."""
-        return "all" if self.offload == "params" else "none"
+        return "all" if self.offload == "params" else self.offload
 
     @property
     def needs_rows(self) -> str | None:
@@ -90,7 +90,7 @@ class Sharded(Parallel):
 
     def masters(self, models: Models, dtype: torch.dtype, ranks: Ranks) -> Masters:
         """See `Parallel`."""
-        return DealtMasters(as_one(models), dtype, ranks)
+        return DealtMasters(as_one(models), dtype, ranks, on_host=self.offload == "optimizer")
 
     def begin_pack(self, models: Models, *, last: bool) -> None:
         """See `Parallel`."""

@@ -33,7 +33,7 @@ class Parallel(Part):
     """processes that read each pack together, for rows that are too long for one; the heads are dealt out among them"""
 
     @property
-    def moved(self) -> Literal["none", "all"]:
+    def moved(self) -> Literal["none", "optimizer", "all"]:
         """What waits in the host's memory, in the planner's words."""
         return "none"
 
