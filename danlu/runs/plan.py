@@ -13,6 +13,7 @@ from rich.table import Table
 from danlu.core.devices import compute_dtype, device_name
 from danlu.core.errors import MemoryLimit
 from danlu.core.gpus import gpu, gpu_called, gpus
+from danlu.engine.parallel.base import parallels
 from danlu.engine.planner.holdings import Moved, Parallel
 from danlu.engine.planner.plan import CONTEXT_BYTES, Device, Plan
 from danlu.engine.planner.planner import OutlineBuilder, Planner
@@ -28,9 +29,6 @@ STAGES: list[tuple[Parallel, Moved]] = [
     ("zero2", "optimizer"), ("zero3", "optimizer"), ("zero3", "all"),
 ]  # fmt: skip
 """ways to share a model among GPUs, with what is moved to the processor's memory"""
-
-MOVED: dict[str, Moved] = {"none": "none", "optimizer": "optimizer", "params": "all"}
-"""what is moved, by the word for it in recipes"""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ def plan(
     `parallel` and `offload` are the recipe's if they are not given.
     """
     console = console or Console()
-    parallel = parallel or run.engine.parallel.stage
-    offload = offload or MOVED[run.engine.parallel.model_dump().get("offload", "none")]
+    run = sharing_so(run, parallel)
+    parallel, offload = run.engine.parallel.stage, offload or run.engine.parallel.moved
     devices = [device_of(name) for name in (gpus() if list(names) == ["all"] else names)] or [here()]
     answers = [answer(run, device, ranks, parallel, offload) for device in devices]
     if as_json:
@@ -82,6 +80,14 @@ def plan(
     if not any(each.plan.fits for each in answers):
         raise MemoryLimit(verdict(answers))
     return answers
+
+
+def sharing_so(run: TrainRun, parallel: Parallel | None) -> TrainRun:
+    """The recipe with another way of sharing, if one is named."""
+    if parallel in (None, run.engine.parallel.stage):
+        return run
+    engine = run.engine.model_copy(update={"parallel": parallels[parallel]()})
+    return run.model_copy(update={"engine": engine})
 
 
 def answer(run: TrainRun, device: Device, ranks: int, parallel: Parallel, offload: Moved) -> Answer:

@@ -104,7 +104,7 @@ def test_metrics_file_has_one_line_for_each_event(run, folder):
     assert [line["event"] for line in lines] == events
     assert lines[2] | {"time": 0} == {
         "event": "step", "step": 1, "time": 0, "num_steps": 10, "epoch": 0.1, "loss": 3.0, "lr": 1e-4, "grad_norm": 0.5,
-        "tokens": 100, "trained_tokens": 60, "seconds": 0.1, "tokens_per_second": 1000.0, "mfu": None,
+        "tokens": 100, "trained_tokens": 60, "seconds": 0.1, "tokens_per_second": 1000.0, "ranks": 1, "mfu": None,
         "memory_bytes": None, "metrics": {}, "waited_seconds": 0.0, "waited": {}, "skipped": False,
     }  # fmt: skip
 

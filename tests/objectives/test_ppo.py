@@ -41,7 +41,7 @@ def running(**settings) -> Proximal:
     ppo = objective("ppo", group=1, **settings)
     run = object.__new__(Proximal)
     run.rolled = run.ppo = run.objective = ppo
-    run.beta, run.rewards, run.told = ppo.beta, Running(), {}
+    run.beta, run.rewards, run.last = ppo.beta, Running(), {}
     return run
 
 
@@ -105,7 +105,7 @@ def test_rewards_are_penalties_at_each_token_and_the_answers_at_its_last(kind):
         returns = [a + v for a, v in zip(expected, row.told[VALUES], strict=True)]
         assert row.told[RETURNS] == pytest.approx(returns, rel=1e-6)
     total = sum(penalty(kind, *pair) for row in rows for pair in zip(row.told[LOGPS], row.told[REFERENCE], strict=True))
-    assert run.told["kl"] == pytest.approx(total / 6)
+    assert run.last["kl"] == pytest.approx(total / 6)
 
 
 def test_whitened_advantages_have_no_mean_and_a_deviation_of_one_over_what_counts():
@@ -140,8 +140,8 @@ def test_the_controller_is_the_papers():
     assert corrected(0.2, kl=0.0, target=6.0, weight=0.1) == pytest.approx(0.2 * (1 - 0.1 * 0.2))
     run = running(kl_controller="adaptive", kl_target=0.01, kl_horizon=60, beta=0.3, divergence="k3")
     written(run)
-    assert run.told["kl"] > 0.012
-    assert run.told["kl_coefficient"] == 0.3
+    assert run.last["kl"] > 0.012
+    assert run.last["kl_coefficient"] == 0.3
     assert run.beta == run.kept()["beta"] == pytest.approx(0.3 * (1 + 0.2 * 6 / 60))
 
 
