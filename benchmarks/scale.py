@@ -1,12 +1,13 @@
 """What full fine-tuning of 7B and 70B takes on many GPUs, by the planner and four formulas: no GPU is needed.
 
     python benchmarks/scale.py                     # the tables of docs/scale.md
-    python benchmarks/scale.py --gpu h200 --gpus 16,128 --network 100e9
+    python benchmarks/scale.py --gpu h200 --gpus 16,128 --network 100e9 --parallel zero1
 
 n: GPUs, P: weights, B: bytes/s between a GPU and the others, t: tokens of a GPU's step, s: its tokens/s alone.
 
-    memory      = `danlu plan` with parallel: fsdp
-    time        = max(t / s, 8 P (n - 1) / n / B)          weights are gathered twice in 2 bytes, gradients summed in 4
+    memory      = `danlu plan` with the same engine.parallel
+    step        = max(t / s, X (n - 1) / n / B)            where n GPUs exchange X bytes, of p packs a step:
+                  fsdp 8 P p, zero2 2 P + 4 P p, zero1 6 P weights are gathered in 2 bytes, gradients summed in 4
     checkpoint  = 12 P / (hosts * disk)                    fp32 weights and two means, each process its rows
     weights     = 2 P / disk                               what other tools load, by the first process
     reading     = 5 bytes a token                          an id and whether it is trained
@@ -80,24 +81,25 @@ def row(name: str, gpus: int, options: argparse.Namespace) -> Row:
         Path(folder, "config.json").write_text(json.dumps(config))
         words = [
             f"model.path={folder}", "data.sources=[]", f"data.max_length={options.length}", "data.pack_tokens=auto",
-            f"data.batch={{tokens: {options.tokens * gpus}}}", "engine.parallel=fsdp", "engine.precision=bf16",
-            "engine.gradient_checkpointing=auto", "engine.steps=1000",
+            f"data.batch={{tokens: {options.tokens * gpus}}}", f"engine.parallel={options.parallel}",
+            "engine.precision=bf16", "engine.gradient_checkpointing=auto", "engine.steps=1000",
         ]  # fmt: skip
         run = load_recipe("sft_full", words)
         planner, dtype = planner_of(run, device_of(options.gpu), gpus)
         plan = planner.choose("auto", "auto")
     device = device_of(options.gpu).gpu
     assert device is not None, "a GPU of the planner's table"
-    tokens = plan.choice.pack_tokens
+    packs = max(1, options.tokens // plan.choice.pack_tokens)
     weights = sum(each.numel() for each in planner.policy.parameters())
     alone = tokens_per_second(planner.policy, plan, device, dtype, step_tokens=options.tokens)
     link = options.nvlink if gpus <= HOST else options.network
-    busy, exchange = tokens / alone, 8 * weights * (gpus - 1) / gpus / (link * ATTAINED)
-    speed = gpus * tokens / max(busy, exchange)
+    exchanged = {"fsdp": 8 * packs, "zero2": 2 + 4 * packs, "zero1": 6}[options.parallel] * weights
+    busy, exchange = options.tokens / alone, exchanged * (gpus - 1) / gpus / (link * ATTAINED)
+    speed = gpus * options.tokens / max(busy, exchange)
     hosts = -(-gpus // HOST)
     return Row(
         name, gpus, plan.needed / 2**30, plan.fits,
-        f"{tokens:,}, {plan.choice.recomputed} of {plan.num_blocks}", busy, exchange, speed,
+        f"{plan.choice.pack_tokens:,}, {plan.choice.recomputed} of {plan.num_blocks}", busy, exchange, speed,
         12 * weights / (hosts * options.disk), 2 * weights / options.disk, 5 * speed,
     )  # fmt: skip
 
@@ -108,13 +110,14 @@ def main() -> None:
     parser.add_argument("--models", default="7B,70B")
     parser.add_argument("--gpus", default="8,64,512")
     parser.add_argument("--gpu", default="h100")
+    parser.add_argument("--parallel", default="fsdp", choices=["fsdp", "zero2", "zero1"])
     parser.add_argument("--length", type=int, default=4096, help="the longest row")
     parser.add_argument("--tokens", type=int, default=16384, help="of a GPU's step")
     parser.add_argument("--nvlink", type=float, default=450e9, help="bytes/s of a GPU to others of its host")
     parser.add_argument("--network", type=float, default=50e9, help="bytes/s of a GPU to other hosts")
     parser.add_argument("--disk", type=float, default=2e9, help="bytes/s that a host writes")
     options = parser.parse_args()
-    print("| model | GPUs | GiB of each | packs, blocks recomputed | a pack's products, its exchange | tokens/s | "
+    print("| model | GPUs | GiB of each | packs, blocks recomputed | a step's products, its exchange | tokens/s | "
           "checkpoint | weights | reading |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|---|")
     for name in options.models.split(","):
