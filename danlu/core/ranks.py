@@ -49,13 +49,18 @@ class Ranks:
         return Ranks(self.rank, self.count, size=size)
 
     @property
+    def number(self) -> int:
+        """Which share is this process's."""
+        return self.rank // self.size
+
+    @property
     def num_shares(self) -> int:
         """Shares that are made of what all have."""
         return self.count // self.size
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of what all have."""
-        return list(items[self.rank // self.size :: self.num_shares])
+        return list(items[self.number :: self.num_shares])
 
     def dealt(self, parts: Sequence[Sequence[T]]) -> list[T]:
         """The whole again, from every process's `share` of it."""

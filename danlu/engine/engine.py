@@ -100,13 +100,21 @@ class Engine:
         self.ranks.sum([numbers])
         return numbers.tolist()
 
+    def before_dealing(self, policy: Policy) -> None:
+        """What must look at whole weights, where they will be dealt out."""
+        if self.in_step:
+            arrange(self.config, policy, self.device.type, dealt=True)
+            if self.config.compile is True:
+                log.warning("engine.compile: blocks whose weights are dealt out run as they are")
+
     def prepare(self, policy: Policy, num_tokens: int) -> None:
         """Memory and speed options, some of which depend on how long the run is."""
         config = self.config
         policy.context = reading_together(self.parallel, policy, self.ranks)
-        apart = self.in_step or policy.context is not None
-        fused = arrange(config, policy, self.device.type, dealt=apart)
-        if apart:
+        if self.in_step:
+            return
+        fused = arrange(config, policy, self.device.type, dealt=policy.context is not None)
+        if policy.context is not None:
             return
         worth_it = config.compile == "auto" and policy.packed and num_tokens > WORTH_COMPILING
         if not fused and (config.compile is True or worth_it):  # in fused blocks nothing is left for the compiler
@@ -128,10 +136,12 @@ def device_of(config: EngineConfig) -> torch.device:
     assert kind is not None
     if kind.type != "cuda":
         return kind
-    if local_rank() >= torch.cuda.device_count():
-        raise SetupError(f"process {local_rank()} of this machine has no GPU: there are {torch.cuda.device_count()}")
-    torch.cuda.set_device(local_rank())
-    return torch.device("cuda", local_rank())
+    count = torch.cuda.device_count()
+    own = 0 if count == 1 else local_rank()  # a cluster may show each process its own GPU alone
+    if own >= count:
+        raise SetupError(f"process {own} of this machine has no GPU: there are {count}")
+    torch.cuda.set_device(own)
+    return torch.device("cuda", own)
 
 
 def arrange(config: EngineConfig, policy: Policy, kind: str, *, dealt: bool = False) -> bool:

@@ -23,10 +23,10 @@ def fit(session: Session, listener: Listener, stop: Stop) -> None:
             learn(session, step, listener, stop)
             if session.measure_is_due():
                 session.measure(listener, stop)
-            save = session.agreed(stop)
+            save, ends = session.agreed(stop)
             if save or session.save_is_due():
                 session.save(listener)
-            if stop.requested and not session.finished:
+            if (ends or (session.alone and stop.requested)) and not session.finished:
                 raise Stopped
         session.measure(listener, stop)  # where rollbacks have used up the data, the last step is another
         session.save(listener)

@@ -38,8 +38,6 @@ class NonFinite(Exception):
 
     def keep(self, folder: Path, step: int) -> Path:
         """Write the suspected packs beside the run, once for the same rows of a step."""
-        if not self.packs:
-            return folder
         final = folder / f"step-{step:06d}"
         for number in count(2):
             if not final.exists():

@@ -80,8 +80,10 @@ class Room:
 
     def make_room(self, overflow: Overflow, packs: list[Pack]) -> None:
         """Step to the next plan, or end the run where there is none. All ranks have heard of the same overflow."""
-        longest = max(sum(pack.lengths[row.start : row.stop]) for pack in packs for row in pack.rows)
-        largest = min(self.choice.pack_tokens, max(pack.num_tokens for pack in packs))
+        rows = [sum(pack.lengths[row.start : row.stop]) for pack in packs for row in pack.rows]
+        found = self.engine.ranks.gather((max(rows, default=0), max((pack.num_tokens for pack in packs), default=0)))
+        longest, largest = max(rows for rows, _ in found), max(tokens for _, tokens in found)
+        largest = min(self.choice.pack_tokens, largest)
         step = smaller(replace(self.choice, pack_tokens=largest), self.num_blocks, longest)
         self.forget()
         if overflow.term == UPDATE or step is None:

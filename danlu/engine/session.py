@@ -71,7 +71,7 @@ class Session:
         steps = iter(self.learning.steps(self.loader))
         while not self.finished:
             started = time.perf_counter()
-            self.engine.heart.doing("the data of the next step", progress.step)
+            self.engine.heart.doing("the data of the next step", progress.step, slow=True)
             seed_step(self.engine.config.seed, progress.step, EVERY_RANK)  # what is drawn for a step is the step's own
             step = next(steps, None)
             if step is None:
@@ -80,19 +80,24 @@ class Session:
             yield step
 
     @property
+    def alone(self) -> bool:
+        """Whether nobody else trains with this process."""
+        return self.engine.num_ranks == 1
+
+    @property
     def finished(self) -> bool:
         """Whether every step is done, or the recipe's patience with the held-out loss is at its end."""
         patience = self.engine.config.evaluate.patience
         tired = patience is not None and self.training.progress.evals_without_gain >= patience
         return self.training.finished or tired
 
-    def agreed(self, stop: Stop) -> bool:
-        """After a step: who was asked to stop asks all others, and whether anyone was asked to save."""
+    def agreed(self, stop: Stop) -> tuple[bool, bool]:
+        """After a step: whether anyone was asked to save, and to stop; a signal that comes later waits for the next."""
         wishes = self.engine.ranks.gather((stop.signal, stop.take_save_request()))
         signals = [signal for signal, _ in wishes if signal is not None]
-        if signals and not stop.requested:
-            stop.request(signals[0])
-        return any(save for _, save in wishes)
+        if signals:
+            stop.hear(signals[0])
+        return any(save for _, save in wishes), bool(signals)
 
     def save(self, listener: Listener) -> None:
         """Write a checkpoint of the last finished step, unless it is already there."""
@@ -165,7 +170,7 @@ class Session:
     def _measure_pack(self, stop: Stop, pack: Pack) -> Measured:
         if stop.requested and self.engine.num_ranks == 1:  # several stop together, between steps
             raise Stopped
-        self.engine.heart.doing("measuring", self.training.progress.step)
+        self.engine.heart.doing("measuring", self.training.progress.step, slow=self.learning.measures_together)
         loss = self.learning.measure(pack.to(self.engine.device))
         metrics = {name: (float(total), count) for name, (total, count) in loss.metrics.items()}
         values = {name: some.tolist() for name, some in loss.values.items()}
@@ -217,6 +222,8 @@ class Session:
         )
 
     def _keep(self, bad: NonFinite, number: int) -> str:
+        if not bad.packs or (bad.number is None and not self.engine.ranks.leads):
+            return "another process keeps the batch"
         try:
             return f"the batch is kept in {bad.keep(self.bad_batches, number)}"
         except OSError as error:

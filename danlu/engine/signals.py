@@ -22,6 +22,7 @@ class Stop:
         self.echo_seconds, self.quiet = echo_seconds, quiet
         self.signal: signal.Signals | None = None
         self._save = False
+        self._told = False
         self._at = 0.0
         self._pid = os.getpid()
         self._nothing_to_save: str | None = None
@@ -48,6 +49,12 @@ class Stop:
     def request(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask as a signal would; for threads and tests."""
         self.signal, self._at = number, time.monotonic()
+
+    def hear(self, number: signal.Signals) -> None:
+        """Others were asked; this process's own first signal is still to come, and is no second one."""
+        if not self.requested:
+            self.request(number)
+            self._told = True
 
     def take_save_request(self) -> bool:
         """Whether a save was asked for since the last call."""
@@ -83,6 +90,8 @@ class Stop:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
             if self._nothing_to_save is not None:
                 raise self.reason(self._nothing_to_save)
+        elif self._told:
+            self._told, self._at = False, time.monotonic()
         elif time.monotonic() - self._at > self.echo_seconds:
             os._exit(128 + number)
 

@@ -93,9 +93,10 @@ class Writing:
         if not self.config.temperature:
             return logits_BV.argmax(-1)
         scores_BV = self.warp(self.new_B[:, None], logits_BV / self.config.temperature)  # type: ignore[arg-type]
-        sums_BV = scores_BV.softmax(-1).cumsum(-1)
+        probabilities_BV = scores_BV.softmax(-1)
+        sums_BV = probabilities_BV.cumsum(-1)
         bounds_B1 = self.chance_BN.gather(1, self.counts_B[:, None]) * sums_BV[:, -1:]
-        return (sums_BV > bounds_B1).int().argmax(-1)
+        return ((sums_BV > bounds_B1) & (probabilities_BV > 0)).int().argmax(-1)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone."""

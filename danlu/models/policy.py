@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from danlu.data.packing import IGNORED, Pack
 from danlu.models.adapters.base import Adapter
 from danlu.models.attention import PACKED
-from danlu.models.beginning import Beginning
+from danlu.models.beginning import Beginning, without_adapter
 from danlu.models.blocks import blocks_of
 from danlu.models.compiled import compile_blocks
 from danlu.models.context import Context
@@ -59,6 +59,8 @@ class Policy(nn.Module):
         self._beginning: Beginning | None = None
         self.gathered: Callable[[], AbstractContextManager[None]] = nullcontext
         """inside, this process has all weights, where they are dealt out among several"""
+        self.computes_on: torch.device | None = None
+        """where that is, if its weights wait elsewhere"""
         self.context: Context | None = None
         """with whom it reads each pack, where several do"""
         fuse_lora(model)
@@ -81,8 +83,8 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.inner.device
+        """Where it computes."""
+        return self.computes_on or self.inner.device
 
     def hidden(self, pack: Pack, *, embedding_noise: float = 0.0) -> Tensor:
         """[T,H] last hidden states of a pack."""
@@ -118,6 +120,14 @@ class Policy(nn.Module):
     def logits(self, pack: Pack) -> Tensor:
         """[T,V]; for looking at small packs."""
         return self.head.logits(self.hidden(pack))
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Inside, the model computes without its adapter."""
+        with without_adapter(self.model):
+            let_go(self)
+            yield
+            let_go(self)  # what is gathered again learns again
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ S: segments of a pack. A pair counts as a good answer and a bad one.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import NonNegativeFloat, model_validator
@@ -27,6 +27,7 @@ class Rated(Referenced):
     """A loss of each answer, by its reward and whether it is good."""
 
     learns_from = (Rating, PreferencePair)
+    compares_steps: ClassVar[bool] = True
 
     good_weight: NonNegativeFloat = 1.0
     """what good answers count"""

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from danlu.data.packing import Pack
 from danlu.models.adapters.base import Adapter
-from danlu.models.beginning import without_adapter
 from danlu.models.policy import Policy
 from danlu.objectives._compared import facts_of, sums_of
 from danlu.objectives.base import Builder, Models, Objective
@@ -61,5 +60,5 @@ class Referenced(Objective):
 
     def _as_reference(self, policy: Policy) -> AbstractContextManager[None]:
         if self.reference == "base":
-            return without_adapter(policy.model)
+            return policy.without_adapter()
         return policy.beginning() if self.reference == "beginning" else nullcontext()  # before the first step

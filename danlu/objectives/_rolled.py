@@ -16,7 +16,6 @@ from danlu.generate.base import GenerationConfig
 from danlu.generate.writers import Writer, writers
 from danlu.generate.writers.local import Local
 from danlu.models.adapters.base import Adapter
-from danlu.models.beginning import without_adapter
 from danlu.models.policy import Policy
 from danlu.objectives._answers import Row
 from danlu.objectives._correction import Correction
@@ -142,4 +141,4 @@ class Rolled(Objective):
 
     def as_reference(self, policy: Policy) -> AbstractContextManager[None]:
         """Inside, the policy is what it is held to."""
-        return without_adapter(policy.model) if self.reference == "base" else policy.beginning()
+        return policy.without_adapter() if self.reference == "base" else policy.beginning()

@@ -88,6 +88,8 @@ class Objective(Part):
     learns_from: ClassVar[tuple[type[Sample], ...]]
     writes: ClassVar[bool] = False
     """whether it learns from answers that are written meanwhile"""
+    compares_steps: ClassVar[bool] = False
+    """whether what a row teaches depends on the others of its step"""
 
     @property
     def answers(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 from danlu.core.errors import UserError
@@ -59,6 +60,7 @@ class RunFolder:
         """Take `create` back: nothing was trained."""
         for path in (self.run_yaml, self.environment, self.data_report):
             path.unlink(missing_ok=True)
+        shutil.rmtree(self.ranks, ignore_errors=True)
 
     def record_environment(self) -> None:
         """Write environment.json for this start; what earlier starts wrote is kept in it."""

@@ -39,8 +39,8 @@ def give_references(
                 found = worked_out(objective, engine, policy, one, data.config.tokens_per_pack)
                 if ranks.leads:
                     write_atomic(path, found.tobytes())
-            ranks.first(None)  # it is there
-        one.reference = np.fromfile(path, np.float32)
+            # another machine may have a cache of its own
+            one.reference = ranks.first(np.fromfile(path, np.float32) if ranks.leads else None)
 
 
 def alone(path: Path, name: str, ranks: Ranks) -> AbstractContextManager[object]:

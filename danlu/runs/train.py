@@ -4,6 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -130,7 +131,7 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
     """Everything that the loop works on, at its first step."""
     models = learning.models
     epochs = None if run.engine.steps else run.engine.epochs
-    loader = data.loader(epochs=epochs, rank=engine.rank, ranks=engine.num_ranks)
+    loader = data.loader(epochs=epochs, rank=engine.teams.number, ranks=engine.teams.num_shares)
     there = loader.num_steps and loader.num_steps * run.objective.steps_per_batch
     num_steps = min(count for count in (run.engine.steps, there) if count is not None)
     for line in run.data.mixture.told(data.held):
@@ -138,6 +139,7 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
     policy = models["policy"]
     log.info(trainable_report(policy.model))
     scales = lr_scales(run, models).__getitem__
+    engine.before_dealing(policy)
     training = Training(run.engine, models, engine.dtype, num_steps, scales, engine.ranks)
     engine.prepare(policy, num_steps * data.tokens_per_step * run.objective.rows_made)
     made_of = identity(run, engine)
@@ -156,7 +158,9 @@ def prepare(run: TrainRun, folder: RunFolder, engine: Engine, data: Data | Strea
 
 def planner_here(run: TrainRun, engine: Engine) -> Planner:
     """The planner for the device that the run is on, which the weights are on already."""
-    return planner_of(run, here(cpu=engine.device.type == "cpu"), engine.num_ranks)[0]
+    device = here(cpu=engine.device.type == "cpu")
+    least = min(engine.ranks.gather(device.memory_bytes))  # all run the same, as the one that has least
+    return planner_of(run, replace(device, memory_bytes=least), engine.num_ranks)[0]
 
 
 def report_mixture(folder: RunFolder, session: Session, data: Data | StreamedData) -> None:
@@ -228,7 +232,7 @@ def save_artifact(
     run: TrainRun, folder: RunFolder, session: Session, tokenizer: PreTrainedTokenizerFast, data: Data | StreamedData
 ) -> Path:
     """The trained model, or the best one if the recipe asks for it, with its tokenizer and template."""
-    best = session.checkpoints.pointer("best")
+    best = session.engine.ranks.first(session.checkpoints.pointer("best"))
     if run.engine.evaluate.keep_best and best is not None:
         session.training.take(Checkpoint.open(best))
     write = weights_writer(run, session.training)

@@ -14,6 +14,7 @@ from danlu.engine.hooks.console import Console
 from danlu.engine.hooks.metrics_file import MetricsFile
 from danlu.engine.hooks.plot import Plot
 from danlu.engine.hooks.samples import Samples
+from danlu.engine.parallel.base import parallels
 from danlu.models.adapters import adapters
 from danlu.models.adapters.base import Adapter
 from danlu.models.adapters.lora import Lora
@@ -71,6 +72,18 @@ class TrainRun(Config):
         if self.engine.parallel.context > 1 and self.objective.writes:
             name = objectives.name_of(self.objective)
             raise ValueError(f"engine.parallel.context: processes that read together do not write; {name} wants 1")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_steps_are_compared_by_all_alike(self) -> Self:
+        parallel = self.engine.parallel
+        waits = parallel.in_step or parallel.context > 1
+        if self.data.streaming is not None and self.objective.compares_steps and waits:
+            names = objectives.name_of(self.objective), parallels.name_of(parallel)
+            raise ValueError(
+                f"objective {names[0]} compares the rows of a step, of which a stream gives each process its own, and "
+                f"under {names[1]} all must compute alike; say engine.parallel: ddp, or leave data.streaming out"
+            )
         return self
 
     def must_not_change(self) -> dict[str, Any]:

@@ -30,13 +30,15 @@ def several(
     resume: bool = False,
     before: Callable[[int], None] | None = None,
     meanwhile: Callable[[list[int]], None] | None = None,
+    errors: Path | None = None,
 ) -> list[int | None]:
     """The exit codes of the ranks of a run; minus a signal where one ended them.
 
-    `before` is called in each, with its rank, and `meanwhile` here, with their process ids.
+    `before` is called in each, with its rank, and `meanwhile` here, with their process ids. What a rank has to complain
+    of goes to `errors`.
     """
     variables = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    given = (variables, os.getcwd(), list(words), resume, before)
+    given = (variables, os.getcwd(), list(words), resume, before, errors)
     ranks = [CONTEXT.Process(target=one, args=(rank, *given), daemon=True) for rank in range(count)]
     for rank in ranks:
         rank.start()
@@ -60,6 +62,7 @@ def one(
     words: list[str],
     resume: bool,
     before: Callable[[int], None] | None,
+    errors: Path | None,
 ) -> None:
     """One process of a run."""
     os.chdir(place)
@@ -73,7 +76,8 @@ def one(
     try:
         start(words[0], words[1:], resume=resume)
     except UserError as error:
-        Path(f"error-{rank}.txt").write_text(str(error))
+        if errors is not None:
+            (errors / f"error-{rank}.txt").write_text(str(error))
         print(f"rank {rank}: {error}", file=sys.stderr)
         os._exit(error.exit_code)
     torch.distributed.destroy_process_group()

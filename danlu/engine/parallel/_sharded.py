@@ -27,6 +27,7 @@ from danlu.models.blocks import blocks_of
 from danlu.models.dealt import let_go
 from danlu.models.dealt_masters import DealtMasters
 from danlu.models.masters import Masters
+from danlu.models.quantized_linear import quantized_layers
 from danlu.objectives.base import Models
 from danlu.objectives.base import together as as_one
 
@@ -62,6 +63,9 @@ class Sharded(Parallel):
                 f"engine.parallel: {type(policy.inner).__name__} reads segments one after another, and processes that "
                 "have dealt out its weights must make as many forwards; say ddp"
             )
+        policy.computes_on = device
+        for layer in quantized_layers(policy):
+            layer.to(dtype)
         for parameter in policy.parameters():
             if parameter.is_floating_point() and not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)

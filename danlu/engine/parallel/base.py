@@ -76,7 +76,10 @@ def reading_together(parallel: Parallel, policy: Policy, ranks: Ranks) -> Contex
         )
     if not policy.packed:
         raise UserError(f"engine.parallel.context: {type(policy.inner).__name__}'s attention cannot read packs; say 1")
-    groups = [distributed.new_group(range(first, first + size)) for first in range(0, ranks.count, size)]
+    groups = [
+        distributed.new_group(range(first, first + size), timeout=parallel.timeout)
+        for first in range(0, ranks.count, size)
+    ]
     own = groups[ranks.rank // size]
     assert isinstance(own, ProcessGroup)
     return Context(own, ranks.rank % size, size)
