@@ -94,7 +94,7 @@ def sum_gradients(
         raise bad
     if several or not training.updates.leaves_bad_steps_out:
         with overflowing(UPDATE):
-            training.masters.collect(every=several)
+            training.masters.collect()
     return losses
 
 
@@ -133,7 +133,9 @@ def norm_and_factor(engine: Engine, training: Training, count: float) -> tuple[S
 
     Neither is waited for. The factor is NaN where the norm is no number.
     """
-    engine.ranks.sum(training.masters.apart())
+    if engine.num_ranks > 1:
+        training.masters.fill(engine.ranks)
+        engine.ranks.sum(training.masters.apart())
     scale = 1.0 / (count * training.progress.loss_scale)
     norm = training.masters.norm() * scale
     limit = engine.config.max_grad_norm

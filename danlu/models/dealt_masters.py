@@ -90,23 +90,23 @@ class DealtMasters(Masters):
 
     def apart(self) -> list[Tensor]:
         """Gradients of what is whole everywhere; FSDP has summed the others."""
-        return [self.parameters[name].grad for name in self.parameters if name not in self._dealt]  # type: ignore[misc]
+        found = [each.grad for name, each in self.parameters.items() if name not in self._dealt]
+        return [gradient for gradient in found if gradient is not None]
 
     def norm(self) -> Tensor:
         """Each process's rows count once, and so does what all have."""
-        own = total_norm(self.parameters[name].grad for name in self._dealt)  # type: ignore[misc]
-        squared = own.square()
+        dealt = [self.parameters[name].grad for name in self._dealt]
+        squared = total_norm(gradient for gradient in dealt if gradient is not None).square()
         self.ranks.sum([squared])
         whole = total_norm(self.apart()).to(squared.device)
         return (squared + whole.square()).sqrt()
 
-    def collect(self, *, every: bool = False) -> None:
+    def collect(self) -> None:
         """Take the rows of the gradients that FSDP has summed."""
         for name, parameter in self._dealt.items():
             gradient = parameter.grad
             self.parameters[name].grad = self._placed(own(gradient)) if gradient is not None else None
             parameter.grad = None
-        super().collect(every=every)
 
     def clear(self) -> None:
         """Forget all gradients."""

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from danlu.core.ranks import Ranks
 from danlu.models.quantized_linear import quantized_layers
 
 LAID_TOGETHER = 1 << 28
@@ -134,13 +135,19 @@ class Masters:
         """The L2 norm of all gradients together, fp32 []."""
         return total_norm(self.gradients())
 
-    def collect(self, *, every: bool = False) -> None:
-        """Make all gradients fp32, for those who want nothing else; `every`: and zeros where no pack gave any."""
+    def collect(self) -> None:
+        """Make all gradients fp32, for those who want nothing else."""
         for master, _ in self._pairs:
             if master.grad is not None:
                 master.grad = master.grad.float()
-        for number, master in enumerate(self.parameters.values()) if every else ():
-            if master.grad is None:
+
+    def fill(self, ranks: Ranks) -> None:
+        """Zeros where other processes have a gradient and this one has none; none stays where nobody has any."""
+        masters = list(self.parameters.values())
+        given = torch.tensor([master.grad is not None for master in masters], dtype=torch.int32)
+        ranks.sum([given])
+        for number, (master, some) in enumerate(zip(masters, given.tolist(), strict=True)):
+            if some and master.grad is None:
                 master.grad = self._places[number] if self._places else torch.zeros_like(master)
 
     def clear(self) -> None:
