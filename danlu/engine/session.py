@@ -19,7 +19,7 @@ from danlu.data.stream.loader import Stream
 from danlu.engine.checkpoint import Checkpoints
 from danlu.engine.checkpoint_folder import Writer
 from danlu.engine.engine import Engine
-from danlu.engine.heartbeats import SAVING, SAVING_ALONE
+from danlu.engine.heartbeats import SAVING, SAVING_ALONE, WAITING
 from danlu.engine.hooks.base import Listener
 from danlu.engine.nonfinite import NonFinite
 from danlu.engine.overflow import UPDATE, Overflow
@@ -93,6 +93,7 @@ class Session:
 
     def agreed(self, stop: Stop) -> tuple[bool, bool]:
         """After a step: whether anyone was asked to save, and to stop; a signal that comes later waits for the next."""
+        self.engine.heart.doing(WAITING, self.training.progress.step)
         wishes = self.engine.ranks.gather((stop.signal, stop.take_save_request()))
         signals = [signal for signal, _ in wishes if signal is not None]
         if signals:

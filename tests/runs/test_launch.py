@@ -37,15 +37,15 @@ def node(number: int, port: int, **more) -> Launch:
     return Launch(1, 2, number, f"127.0.0.1:{port}", wait_seconds=60, **more)
 
 
-def test_who_is_left_alone_names_the_dead_rank_and_saves(words, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_who_is_left_alone_names_the_dead_rank_and_saves(words, tmp_path):
     folder = tmp_path / "run"
 
     def kill(pids: list[int]) -> None:
         after_step(folder, 3)
         os.kill(pids[1], signal.SIGKILL)
 
-    assert several(2, words(folder, *ENDLESS, "engine.save.every_steps=1000"), meanwhile=kill) == [9, -signal.SIGKILL]
+    given = words(folder, *ENDLESS, "engine.save.every_steps=1000")
+    assert several(2, given, meanwhile=kill, errors=tmp_path) == [9, -signal.SIGKILL]
     said, step = (tmp_path / "error-0.txt").read_text(), beat(folder, 0)["step"]
     assert f"rank 1 on {os.uname().nodename}" in said
     assert f"its process is gone. everything until step {step} is saved. `danlu resume" in said
